@@ -1,0 +1,53 @@
+"""The one exception tree of AutoTimm, top to bottom.
+
+Every message says what happened, where, and what to do about it; the command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+
+class AutoTimmError(Exception):
+    """Any failure that the user of AutoTimm can understand and mend."""
+
+
+class ConfigError(AutoTimmError):
+    """An argument or a configuration file that cannot be used as it stands."""
+
+
+class DataError(AutoTimmError):
+    """A data set whose folders, annotations or labels cannot be used."""
+
+
+class ImageError(AutoTimmError):
+    """One image that cannot be decoded, or that is refused before it is decoded."""
+
+
+class CheckpointError(AutoTimmError):
+    """A checkpoint that is corrupt, foreign, or of another version."""
+
+
+class ExportError(AutoTimmError):
+    """A model that could not be written as an artifact."""
+
+
+class VerificationError(ExportError):
+    """An artifact that does not give the answers of the model it was made from."""
+
+
+class ArtifactError(AutoTimmError):
+    """An artifact that cannot be read, or whose manifest is missing, broken or too new."""
+
+
+class BackendUnavailableError(AutoTimmError):
+    """A package, an engine or a device that was asked for and is not there."""
+
+    @classmethod
+    def missing_package(cls, package: str, extra: str, purpose: str) -> BackendUnavailableError:
+        """Say which package is missing, what for, and the pip command that brings it.
+
+        Args:
+            package: importable name of the package that is absent.
+            extra: the extra of this distribution that installs it.
+            purpose: what the user was about to do, completing the sentence "... needs".
+        """
+        return cls(f"{purpose} needs {package}, which is not installed: pip install 'autotimm-deploy[{extra}]'")

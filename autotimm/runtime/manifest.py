@@ -1,0 +1,136 @@
+"""The manifest: what an artifact says about itself, as JSON that travels with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from autotimm.runtime.errors import ArtifactError, ConfigError
+from autotimm.runtime.preprocess import Preprocess
+
+SCHEMA = "autotimm.manifest/1"
+METADATA_KEY = "autotimm"
+"""Key of the manifest in an ONNX file's ``metadata_props``."""
+
+Task = Literal["classification", "detection", "semantic_segmentation", "instance_segmentation"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of an artifact. A dimension is a number, or a name where it is free."""
+
+    name: str
+    dtype: str
+    """numpy's name: ``uint8``, ``float32``, ``int32``."""
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}[{', '.join(str(side) for side in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The record of comparing an artifact with the PyTorch model it was made from."""
+
+    status: Literal["passed", "failed", "not run"] = "not run"
+    reason: str = "the artifact was written without verification"
+    """One sentence: why it failed or was not run; what was seen where it passed."""
+    images: int = 0
+    image_source: str = ""
+    """Where the images came from: a folder, the checkpoint's validation images, or generated pictures."""
+    reference: str = ""
+    """What it was compared with: the model class, the engine and its version."""
+    compared: dict[str, int] = field(default_factory=dict)
+    """How many results of each kind were compared."""
+    worst: dict[str, float] = field(default_factory=dict)
+    """The largest difference seen, by name; box differences in network-input pixels."""
+    tolerance: dict[str, float] = field(default_factory=dict)
+    """The largest difference allowed, under the same names."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a consumer needs to know to run one artifact and to trust it."""
+
+    task: Task
+    architecture: str
+    """The network, as a person names it: ``yolox-nano``, ``resnet50``."""
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    input_mode: Literal["batch", "image"] = "batch"
+    format: str = "onnx"
+    precision: str = "fp32"
+    opset: int | None = None
+    target: str = "onnxruntime"
+    """Which engines the graph was written for: ``portable`` (standard tensor operators only) or ``onnxruntime``."""
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """Numbers baked into the graph's post-processing (score, iou, max_detections, candidates, ...)."""
+    postprocessing: dict[str, str | bool] = field(default_factory=dict)
+    """How the graph post-processes: activation, NMS form, class-agnostic or not, one or several labels a box."""
+    model_class: str = ""
+    """The AutoTimm class that was exported."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the checkpoint file and of the graph."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of AutoTimm and of the packages that wrote the artifact."""
+    created: str = ""
+    """UTC, ISO 8601."""
+    verification: Verification = Verification()
+    schema: str = SCHEMA
+
+    def to_json(self) -> str:
+        """Serialise; the inverse of :meth:`from_json`."""
+        data = asdict(self)
+        data["preprocess"] = self.preprocess.to_dict()
+        return json.dumps(data, indent=1, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """Parse a manifest.
+
+        Args:
+            text: the JSON text.
+            where: the artifact it came from, for messages.
+
+        Raises:
+            ArtifactError: not JSON, not a manifest, or of a schema that this version does not know.
+        """
+        try:
+            data = json.loads(text)
+            schema = data["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{where}: the manifest is not readable ({error!r}); export the model again") from error
+        _check_schema(str(schema), where)
+        try:
+            return cls._from_dict(data)
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise ArtifactError(f"{where}: the manifest is damaged ({error}); export the model again") from error
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> Manifest:
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        known["class_names"] = tuple(data["class_names"])
+        known["preprocess"] = Preprocess.from_dict(data["preprocess"])
+        for side in ("inputs", "outputs"):
+            known[side] = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in data[side])
+        record = data.get("verification", {})
+        known["verification"] = Verification(
+            **{name: record[name] for name in Verification.__dataclass_fields__ if name in record}
+        )
+        return cls(**known)
+
+
+def _check_schema(schema: str, where: str) -> None:
+    name, _, version = schema.partition("/")
+    ours, _, our_version = SCHEMA.partition("/")
+    if name != ours or not version.isdigit():
+        raise ArtifactError(f"{where}: the manifest says it is {schema!r}, which is not an AutoTimm manifest")
+    if int(version) > int(our_version):
+        raise ArtifactError(
+            f"{where}: the manifest is {schema}, but this AutoTimm reads up to {SCHEMA}: "
+            "pip install --upgrade autotimm-deploy, or export again with this version"
+        )

@@ -1,0 +1,142 @@
+"""What ``predict`` returns: frozen dataclasses of numpy arrays in source-image pixels, with class names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from autotimm.runtime.drawing import draw_boxes, draw_caption
+from autotimm.runtime.errors import BackendUnavailableError
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """The classes of one image, best first."""
+
+    image_size: tuple[int, int]
+    """``(height, width)`` of the source image."""
+    class_names: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+    """``[C]``, one for every class in the order of ``class_names``."""
+    scores: NDArray[np.float32]
+    """``[k]``: the k best probabilities; for a multi-label model those at or above its threshold."""
+    labels: NDArray[np.int32]
+    """``[k]`` class indices that go with ``scores``."""
+
+    task = "classification"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def names(self) -> list[str]:
+        """Class names that go with ``labels``."""
+        return [self.class_names[label] for label in self.labels]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: the size of the image and one prediction per label."""
+        return _as_dict(self, _named(self.labels, self.scores, self.class_names))
+
+    def to_supervision(self) -> supervision.Classifications:
+        """As ``supervision.Classifications`` (needs the package supervision)."""
+        return _supervision().Classifications(class_id=self.labels.astype(int), confidence=self.scores)
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """A copy of ``image`` with the best classes written on it."""
+        return draw_caption(image, [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The objects found in one image, best first."""
+
+    image_size: tuple[int, int]
+    """``(height, width)`` of the source image."""
+    class_names: tuple[str, ...]
+    boxes: NDArray[np.float32]
+    """``[n, 4]`` xyxy in source pixels, clipped to the image."""
+    scores: NDArray[np.float32]
+    """``[n]``"""
+    labels: NDArray[np.int32]
+    """``[n]`` class indices."""
+
+    task = "detection"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def names(self) -> list[str]:
+        """Class names that go with ``labels``."""
+        return [self.class_names[label] for label in self.labels]
+
+    def above(self, score: float) -> Detections:
+        """Only the detections whose score is at least ``score``."""
+        kept = self.scores >= score
+        return Detections(self.image_size, self.class_names, self.boxes[kept], self.scores[kept], self.labels[kept])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types: the size of the image and one prediction per box."""
+        predictions = _named(self.labels, self.scores, self.class_names)
+        for prediction, box in zip(predictions, self.boxes, strict=True):
+            prediction["box"] = [round(float(side), 3) for side in box]
+        return _as_dict(self, predictions)
+
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+        """Rows of a COCO results file, boxes as ``[x, y, width, height]``.
+
+        Args:
+            image_id: id of the image in the COCO annotation file.
+            category_ids: the COCO id of each class, in the order of ``class_names``; the class index where absent.
+        """
+        rows = []
+        for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
+            x1, y1, x2, y2 = box
+            category = category_ids[label] if category_ids is not None else label
+            rows.append({"image_id": image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score})
+        return rows
+
+    def to_supervision(self) -> supervision.Detections:
+        """As ``supervision.Detections`` with ``data["class_name"]`` (needs the package supervision)."""
+        return _supervision().Detections(
+            xyxy=self.boxes.reshape(-1, 4),
+            confidence=self.scores,
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """A copy of ``image`` with boxes, class names and scores drawn on it."""
+        captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
+        return draw_boxes(image, self.boxes, self.labels, captions)
+
+
+Result = Classification | Detections
+
+
+def _named(
+    labels: NDArray[np.int32], scores: NDArray[np.float32], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    pairs = zip(labels.tolist(), scores.tolist(), strict=True)
+    return [{"label": label, "name": class_names[label], "score": round(score, 6)} for label, score in pairs]
+
+
+def _as_dict(result: Result, predictions: list[dict[str, Any]]) -> dict[str, Any]:
+    height, width = result.image_size
+    return {"width": width, "height": height, "task": result.task, "predictions": predictions}
+
+
+def _supervision() -> Any:
+    try:
+        import supervision
+    except ModuleNotFoundError as error:
+        raise BackendUnavailableError("to_supervision needs the package supervision: pip install supervision") from error
+    return supervision
