@@ -1,0 +1,46 @@
+"""What the loaders hand to a model: uint8 pixels at the model's size, as the exported graph takes them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from autotimm.runtime.preprocess import Placement
+
+
+class ClassificationBatch(NamedTuple):
+    """A batch of labelled images."""
+
+    images: Tensor
+    """uint8 RGB ``[N, H, W, 3]``."""
+    labels: Tensor
+    """int64 ``[N]``."""
+
+
+class GroundTruth(NamedTuple):
+    """The annotated objects of one image, in source-image pixels, as the metrics compare them."""
+
+    boxes: Tensor
+    """float32 ``[n, 4]`` xyxy."""
+    labels: Tensor
+    """int64 ``[n]``."""
+    crowd: Tensor
+    """bool ``[n]``: COCO's ``iscrowd``; such boxes are never targets of training."""
+    area: Tensor
+    """float32 ``[n]``: COCO's ``area``, by which objects are called small, medium or large."""
+
+
+class DetectionBatch(NamedTuple):
+    """A batch of images with objects."""
+
+    images: Tensor
+    """uint8 RGB ``[N, H, W, 3]``."""
+    boxes: list[Tensor]
+    """Per image float32 ``[n, 4]``: xyxy in network-input pixels; the targets of training."""
+    labels: list[Tensor]
+    """Per image int64 ``[n]``."""
+    placements: list[Placement]
+    """Per image: how it lies in the network input. Empty where augmentation composed several images into one."""
+    truths: list[GroundTruth]
+    """Per image, for evaluation. Empty in training."""
