@@ -5,6 +5,8 @@ Every message says what happened, where, and what to do about it; the command li
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class AutoTimmError(Exception):
     """Any failure that the user of AutoTimm can understand and mend."""
@@ -12,6 +14,27 @@ class AutoTimmError(Exception):
 
 class ConfigError(AutoTimmError):
     """An argument or a configuration file that cannot be used as it stands."""
+
+    @classmethod
+    def unknown(cls, kind: str, name: str, known: Iterable[str]) -> ConfigError:
+        """Say that a name is not one of those known: the near matches first, else all of them where they are few.
+
+        Args:
+            kind: what the name was meant to be, as it starts a sentence: ``optimizer``, ``[trainer] option``.
+            name: what the user wrote.
+            known: the names that would have been understood.
+        """
+        import difflib
+
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=4)
+        message = f"there is no {kind} {name!r}"
+        if near:
+            message += f"; did you mean {' or '.join(near)}?"
+        if not near or len(names) <= 16:
+            shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+            message += f"{'' if near else ';'} Known: {shown}"
+        return cls(message)
 
 
 class DataError(AutoTimmError):

@@ -1,0 +1,159 @@
+"""Optimizers by name, with weight decay on the weights only."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import timm.optim
+import torch
+from torch import nn
+
+from autotimm.runtime.errors import ConfigError
+
+_TORCH_ONLY: dict[str, type[torch.optim.Optimizer]] = {"asgd": torch.optim.ASGD, "rprop": torch.optim.Rprop}
+"""Optimizers of torch that timm has no name for. (LBFGS and SparseAdam cannot train these networks.)"""
+
+_NEEDS_MORE = ("adahessian", "bnb", "fused", "kron")
+"""Names of timm that want a second backward pass, bitsandbytes, apex or opt_einsum: not advertised."""
+
+
+def list_optimizers() -> list[str]:
+    """Names for the ``optimizer`` argument of every model: all that work with an installed torch and timm alone."""
+    usable = {name for name in timm.optim.list_optimizers() if not name.startswith(_NEEDS_MORE)}
+    return sorted(usable | set(_TORCH_ONLY))
+
+
+def build_optimizer(
+    model: nn.Module,
+    name: str | Mapping[str, Any],
+    lr: float,
+    weight_decay: float,
+    kwargs: Mapping[str, Any] | None = None,
+) -> torch.optim.Optimizer:
+    """An optimizer over the trainable parameters of a model.
+
+    Args:
+        model: frozen parameters (``requires_grad=False``) are left out.
+        name: one of :func:`list_optimizers`, or ``{"class": "dotted.path", "params": {...}}``.
+        lr: learning rate of every group.
+        weight_decay: of the weights; norms, biases and what the backbone exempts get none.
+        kwargs: further arguments of the optimizer's class, such as ``betas`` or ``momentum``.
+
+    Raises:
+        ConfigError: unknown name (near matches are named) or arguments, or nothing to train.
+    """
+    groups = parameter_groups(model, weight_decay)
+    options = dict(kwargs or {})
+    if isinstance(name, Mapping):
+        path, params = class_and_params("optimizer", name)
+        build: Callable[..., Any] = import_class("optimizer", path)
+        label, options = path, {**params, **options}
+    elif name.lower() in _TORCH_ONLY:
+        label, build = name, _TORCH_ONLY[name.lower()]
+    else:
+        label, build = name, _timm_builder(name, options)
+    try:
+        optimizer = build(groups, **{"lr": lr, **options})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer {label} cannot be built with {options}: {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer {label} is a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+    return optimizer
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Split trainable parameters as the official YOLOX does: norm weights, other weights, biases.
+
+    Only the second group is decayed. Parameters with fewer than two dimensions count as norm weights (layer scale,
+    learned temperatures), and so do those that a timm network names in its ``no_weight_decay()``.
+
+    Raises:
+        ConfigError: every parameter is frozen.
+    """
+    exempt = _exempt_from_decay(model)
+    norms: list[nn.Parameter] = []
+    weights: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.rpartition(".")[2] == "bias":
+            biases.append(parameter)
+        elif parameter.ndim < 2 or name in exempt:
+            norms.append(parameter)
+        else:
+            weights.append(parameter)
+    groups = [(norms, 0.0), (weights, weight_decay), (biases, 0.0)]
+    if not any(group for group, _ in groups):
+        raise ConfigError("there is nothing to train: every parameter of the model is frozen")
+    return [{"params": group, "weight_decay": decay} for group, decay in groups if group]
+
+
+def _exempt_from_decay(model: nn.Module) -> set[str]:
+    names = set()
+    for prefix, module in model.named_modules():
+        exempt = getattr(module, "no_weight_decay", None)
+        if callable(exempt):
+            names |= {f"{prefix}.{name}" if prefix else name for name in exempt()}
+    return names
+
+
+def _timm_builder(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """The factory for one name of timm, after checking the options: it drops some of those that the class does not take."""
+    bare = name.lower().rpartition("_")[2]  # "lookahead_adam" wraps "adam"
+    if bare not in timm.optim.list_optimizers():
+        raise ConfigError.unknown("optimizer", name, list_optimizers())
+    try:
+        signature = inspect.signature(timm.optim.get_optimizer_class(bare, bind_defaults=False))
+    except (AssertionError, ImportError) as error:
+        raise ConfigError(f"optimizer {name} cannot be used here: {error}") from error
+    check_options(f"option of optimizer {name},", options, signature, skip=1)
+    return lambda groups, **arguments: timm.optim.create_optimizer_v2(groups, opt=name, **arguments)
+
+
+def check_options(kind: str, options: Mapping[str, Any], signature: inspect.Signature, skip: int) -> None:
+    """Refuse the first option that is no parameter of a signature, whose first ``skip`` parameters are not options.
+
+    Raises:
+        ConfigError: naming the near matches, or the options there are.
+    """
+    parameters = list(signature.parameters.values())[skip:]
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters]
+    for option in options:
+        if option not in known:
+            raise ConfigError.unknown(kind, option, known)
+
+
+def class_and_params(kind: str, description: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Take ``{"class": "dotted.path", "params": {...}}`` apart.
+
+    Raises:
+        ConfigError: other keys, or no class.
+    """
+    unknown = set(description) - {"class", "params"}
+    if "class" not in description or unknown:
+        raise ConfigError(
+            f"a {kind} is a name or {{'class': 'dotted.path', 'params': {{...}}}}, but {dict(description)!r} was given"
+        )
+    return str(description["class"]), dict(description.get("params") or {})
+
+
+def import_class(kind: str, path: str) -> Callable[..., Any]:
+    """Import ``package.module.Class``.
+
+    Raises:
+        ConfigError: no such module, or nothing callable of that name in it.
+    """
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), class_name, None) if module_name else None
+    except ImportError as error:
+        raise ConfigError(f"{kind} class {path!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{kind} class {path!r} is not there; write package.module.ClassName")
+    return found  # type: ignore[no-any-return]
