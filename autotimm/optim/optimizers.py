@@ -22,7 +22,7 @@ _NEEDS_MORE = ("adahessian", "bnb", "fused", "kron")
 
 def list_optimizers() -> list[str]:
     """Names for the ``optimizer`` argument of every model: all that work with an installed torch and timm alone."""
-    usable = {name for name in timm.optim.list_optimizers() if not name.startswith(_NEEDS_MORE)}
+    usable = {name for name in map(str, timm.optim.list_optimizers()) if not name.startswith(_NEEDS_MORE)}
     return sorted(usable | set(_TORCH_ONLY))
 
 
@@ -102,7 +102,7 @@ def _exempt_from_decay(model: nn.Module) -> set[str]:
 
 
 def _timm_builder(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
-    """The factory for one name of timm, after checking the options: it drops some of those that the class does not take."""
+    """The factory for one name of timm; options are checked first, for timm drops some that the class does not take."""
     bare = name.lower().rpartition("_")[2]  # "lookahead_adam" wraps "adam"
     if bare not in timm.optim.list_optimizers():
         raise ConfigError.unknown("optimizer", name, list_optimizers())

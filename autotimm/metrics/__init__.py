@@ -1,0 +1,1 @@
+"""Metrics: the same code while training and for finished artifacts."""
