@@ -65,7 +65,7 @@ class Preprocess:
     size: tuple[int, int]
     """``(height, width)`` of the network input in pixels."""
     fit: Fit = "stretch"
-    """``letterbox`` keeps the aspect ratio and pads, ``crop`` keeps it and cuts the centre out, ``stretch`` does not."""
+    """``letterbox`` keeps the aspect ratio and pads, ``crop`` keeps it and takes the centre, ``stretch`` does not."""
     align: Align = "center"
     """Where a letterboxed image lies in its frame."""
     interpolation: Interpolation = "bilinear"
@@ -113,14 +113,14 @@ class Preprocess:
         if self.fit == "letterbox" and self.align == "top_left":
             return Placement((height, width), resized, (0, 0))
         if self.fit == "crop":
-            # int(round(.)) of the positive excess, as torchvision's CenterCrop does.
-            return Placement((height, width), resized, (-int(round(-slack_y / 2.0)), -int(round(-slack_x / 2.0))))
+            # round() of the positive excess, as torchvision's CenterCrop does.
+            return Placement((height, width), resized, (-round(-slack_y / 2), -round(-slack_x / 2)))
         return Placement((height, width), resized, (slack_y // 2, slack_x // 2))
 
     def _cover(self, height: int, width: int) -> tuple[int, int]:
         """Size of the scaled image whose centre is cropped, as timm's evaluation transform computes it."""
         cover_height, cover_width = (math.floor(side / self.crop_fraction) for side in self.size)
-        if cover_height == cover_width:  # torchvision.transforms.Resize(int): the shorter side, then int() of the longer
+        if cover_height == cover_width:  # torchvision's Resize(int): the shorter side, then int() of the longer
             if height <= width:
                 return cover_height, int(cover_height * width / height)
             return int(cover_width * height / width), cover_width
@@ -133,12 +133,13 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preprocess:
-        """The inverse of :meth:`to_dict`; keys of later versions are an error, since ignoring one changes the pixels."""
+        """The inverse of :meth:`to_dict`; keys of later versions are an error, as ignoring one changes the pixels."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
             raise ConfigError(f"Preprocess has no field {', '.join(unknown)}; it was written by a newer AutoTimm")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        as_fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
+        return cls(**as_fields)
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

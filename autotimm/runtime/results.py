@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,8 @@ class Classification:
 
     def to_supervision(self) -> supervision.Classifications:
         """As ``supervision.Classifications`` (needs the package supervision)."""
-        return _supervision().Classifications(class_id=self.labels.astype(int), confidence=self.scores)
+        converted = _supervision().Classifications(class_id=self.labels.astype(int), confidence=self.scores)
+        return cast("supervision.Classifications", converted)
 
     def draw(self, image: Image.Image) -> Image.Image:
         """A copy of ``image`` with the best classes written on it."""
@@ -101,17 +102,19 @@ class Detections:
         for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
             x1, y1, x2, y2 = box
             category = category_ids[label] if category_ids is not None else label
-            rows.append({"image_id": image_id, "category_id": category, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score})
+            bbox = [x1, y1, x2 - x1, y2 - y1]
+            rows.append({"image_id": image_id, "category_id": category, "bbox": bbox, "score": score})
         return rows
 
     def to_supervision(self) -> supervision.Detections:
         """As ``supervision.Detections`` with ``data["class_name"]`` (needs the package supervision)."""
-        return _supervision().Detections(
+        converted = _supervision().Detections(
             xyxy=self.boxes.reshape(-1, 4),
             confidence=self.scores,
             class_id=self.labels.astype(int),
             data={"class_name": np.array(self.names, dtype=str)},
         )
+        return cast("supervision.Detections", converted)
 
     def draw(self, image: Image.Image) -> Image.Image:
         """A copy of ``image`` with boxes, class names and scores drawn on it."""
@@ -122,9 +125,7 @@ class Detections:
 Result = Classification | Detections
 
 
-def _named(
-    labels: NDArray[np.int32], scores: NDArray[np.float32], class_names: Sequence[str]
-) -> list[dict[str, Any]]:
+def _named(labels: NDArray[np.int32], scores: NDArray[np.float32], class_names: Sequence[str]) -> list[dict[str, Any]]:
     pairs = zip(labels.tolist(), scores.tolist(), strict=True)
     return [{"label": label, "name": class_names[label], "score": round(score, 6)} for label, score in pairs]
 
@@ -138,5 +139,5 @@ def _supervision() -> Any:
     try:
         import supervision
     except ModuleNotFoundError as error:
-        raise BackendUnavailableError("to_supervision needs the package supervision: pip install supervision") from error
+        raise BackendUnavailableError("to_supervision() needs supervision: pip install supervision") from error
     return supervision

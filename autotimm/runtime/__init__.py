@@ -1,0 +1,50 @@
+"""Artifacts to predictions with numpy, Pillow and one inference engine; nothing here imports torch or onnx."""
+
+from autotimm.runtime.artifact import load, read_manifest
+from autotimm.runtime.drawing import color_of, draw_boxes, draw_caption
+from autotimm.runtime.errors import (
+    ArtifactError,
+    AutoTimmError,
+    BackendUnavailableError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ExportError,
+    ImageError,
+    VerificationError,
+)
+from autotimm.runtime.images import list_images, load_image
+from autotimm.runtime.manifest import Manifest, TensorSpec, Verification
+from autotimm.runtime.predictor import Predictor
+from autotimm.runtime.preprocess import Placement, Preprocess
+from autotimm.runtime.resize import fit_image
+from autotimm.runtime.results import Classification, Detections, Result
+
+__all__ = [
+    "ArtifactError",
+    "AutoTimmError",
+    "BackendUnavailableError",
+    "CheckpointError",
+    "Classification",
+    "ConfigError",
+    "DataError",
+    "Detections",
+    "ExportError",
+    "ImageError",
+    "Manifest",
+    "Placement",
+    "Predictor",
+    "Preprocess",
+    "Result",
+    "TensorSpec",
+    "Verification",
+    "VerificationError",
+    "color_of",
+    "draw_boxes",
+    "draw_caption",
+    "fit_image",
+    "list_images",
+    "load",
+    "load_image",
+    "read_manifest",
+]

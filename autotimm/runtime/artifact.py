@@ -1,0 +1,67 @@
+"""Opening an artifact: from a file to its manifest, or to a predictor."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from autotimm.runtime.backends.onnxruntime import OnnxRuntimeBackend, read_manifest_text
+from autotimm.runtime.errors import ArtifactError
+from autotimm.runtime.manifest import Manifest
+from autotimm.runtime.predictor import Predictor
+
+SUFFIXES = (".onnx",)
+"""File name endings of the artifacts that this version runs."""
+
+
+def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | None = None) -> Predictor:
+    """Load an artifact for prediction.
+
+    Args:
+        path: the artifact; its suffix says which engine runs it.
+        provider: the device or library to run on: cpu, cuda, tensorrt, coreml, openvino or directml.
+        threads: threads of the engine; ``None`` leaves the choice to it.
+
+    Raises:
+        ArtifactError: the file is not an artifact of AutoTimm that this version can run.
+        BackendUnavailableError: the engine or the provider is not there.
+        ConfigError: an unknown provider, or fewer than one thread.
+    """
+    artifact = _checked(path)
+    backend = OnnxRuntimeBackend(artifact, provider=provider, threads=threads)
+    try:
+        return Predictor(backend, _parse(backend.manifest_text, artifact))
+    except ArtifactError as error:
+        backend.close()
+        if str(error).startswith(str(artifact)):
+            raise
+        raise ArtifactError(f"{artifact}: {error}") from error
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """What an artifact says about itself, without preparing it to run.
+
+    Raises:
+        ArtifactError: the file is not an artifact of AutoTimm, or its manifest is damaged or too new.
+        BackendUnavailableError: the engine that reads the format is not installed.
+    """
+    artifact = _checked(path)
+    return _parse(read_manifest_text(artifact), artifact)
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    artifact = Path(path)
+    if artifact.suffix.lower() not in SUFFIXES:
+        raise ArtifactError(
+            f"{artifact}: not an artifact this version can run; their names end in {', '.join(SUFFIXES)}"
+        )
+    return artifact
+
+
+def _parse(text: str | None, artifact: Path) -> Manifest:
+    if text is None:
+        raise ArtifactError(
+            f"{artifact}: has no AutoTimm manifest, so it was not exported by AutoTimm; "
+            "make an artifact with: autotimm export CHECKPOINT --format onnx"
+        )
+    return Manifest.from_json(text, str(artifact))

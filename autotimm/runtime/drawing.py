@@ -1,0 +1,144 @@
+"""Boxes and captions drawn on pictures, legible at any size."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from autotimm.runtime.images import load_image
+
+if TYPE_CHECKING:
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+Color = tuple[int, int, int]
+
+_SMALLEST_LETTERS = 7
+"""Pixels; smaller letters cannot be read, so a caption that would need them is left out."""
+
+_GOLDEN_RATIO = 0.618034
+"""Steps of this share of the colour circle never come close to an earlier one for long (Weyl's sequence)."""
+
+
+_CAPTION_BACKGROUND = (32, 32, 32)
+
+
+def color_of(label: int) -> Color:
+    """The colour of a class, as RGB 0..255: the same label always has the same one, neighbours are far apart."""
+    hue = (0.58 + label * _GOLDEN_RATIO) % 1.0
+    saturation, value = ((0.85, 0.95), (0.6, 1.0), (0.95, 0.7))[label // 7 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_boxes(
+    image: Image.Image, boxes: NDArray[np.float32], labels: Sequence[int] | NDArray[np.int32], captions: Sequence[str]
+) -> Image.Image:
+    """A copy of a picture, in RGB, with boxes and captions; the first boxes lie on top.
+
+    Args:
+        image: the picture, of any mode and size.
+        boxes: ``[n, 4]`` xyxy in its pixels.
+        labels: ``[n]`` class indices, which choose the colours.
+        captions: ``[n]`` texts.
+    """
+    canvas, pen = _canvas(image)
+    thickness = max(1, round(min(canvas.size) / 220))
+    items = list(zip(boxes.tolist(), labels, captions, strict=True))[::-1]
+    for box, label, _ in items:
+        pen.rectangle(_pixels(box, canvas.size), outline=color_of(int(label)), width=thickness)
+    # All captions after all boxes, so that no line runs through a text.
+    for box, label, caption in items:
+        left, top, _, _ = _pixels(box, canvas.size)
+        plate = _Plate.fitting(caption, canvas.size)
+        if plate is not None:
+            above = top - plate.height
+            plate.draw(pen, left, above if above >= 0 else top, color_of(int(label)))
+    return canvas
+
+
+def draw_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """A copy of a picture, in RGB, with lines of text in its top-left corner; lines that do not fit are left out."""
+    canvas, pen = _canvas(image)
+    top = 0
+    for line in lines:
+        plate = _Plate.fitting(line, canvas.size)
+        if plate is None or top + plate.height > canvas.height:
+            break
+        plate.draw(pen, 0, top, _CAPTION_BACKGROUND)
+        top += plate.height
+    return canvas
+
+
+@dataclass(frozen=True)
+class _Plate:
+    """A text with its background, measured for a picture of one size."""
+
+    text: str
+    font: FreeTypeFont | ImageFont
+    width: int
+    height: int
+    canvas_size: tuple[int, int]
+
+    @classmethod
+    def fitting(cls, text: str, canvas_size: tuple[int, int]) -> _Plate | None:
+        """In the size that suits the picture or the largest that fits in; ``None`` where no legible one does."""
+        width, height = canvas_size
+        # By the geometric mean of the sides, which suits panoramas as well as squares.
+        letters = min(max(12, round((width * height) ** 0.5 / 34)), 120)
+        while letters >= _SMALLEST_LETTERS:
+            font = _font(letters)
+            plate = cls(text, font, *_extent(text, font, letters), canvas_size)
+            if plate.width <= width and plate.height <= height:
+                return plate
+            letters = min(letters - 1, int(letters * min(width / plate.width, height / plate.height)))
+        return None
+
+    def draw(self, pen: ImageDraw, left: int, top: int, background: Color) -> None:
+        """Draw with the top-left corner here, or moved just so far that all of it lies inside the picture."""
+        left = max(0, min(left, self.canvas_size[0] - self.width))
+        top = max(0, min(top, self.canvas_size[1] - self.height))
+        pen.rectangle((left, top, left + self.width - 1, top + self.height - 1), fill=background)
+        middle = left + self.width / 2, top + self.height / 2
+        pen.text(middle, self.text, fill=_text_color(background), font=self.font, anchor="mm")
+
+
+def _canvas(image: Image.Image) -> tuple[Image.Image, ImageDraw]:
+    from PIL import ImageDraw
+
+    canvas = Image.fromarray(load_image(image))
+    return canvas, ImageDraw.Draw(canvas)
+
+
+def _pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The first and last pixels of a box, inside the picture; at least one pixel each way."""
+    width, height = size
+    left, top = (min(max(0, round(edge)), side - 1) for edge, side in zip(box[:2], size, strict=True))
+    right, bottom = min(round(box[2]), width) - 1, min(round(box[3]), height) - 1
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _text_color(background: Color) -> Color:
+    red, green, blue = background
+    luminance = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
+    return (0, 0, 0) if luminance > 140 else (255, 255, 255)
+
+
+def _extent(text: str, font: FreeTypeFont | ImageFont, letters: int) -> tuple[int, int]:
+    """Width and height of a text and its margins: the same height for every text of one size."""
+    left, _, right, _ = font.getbbox(text)
+    return round(right - left + 0.5 * letters), round(1.35 * letters)
+
+
+@lru_cache(maxsize=16)
+def _font(letters: int) -> FreeTypeFont | ImageFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=letters)

@@ -1,0 +1,202 @@
+"""Images in, results out: decode, resize, run, assemble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotimm.runtime.assemble import assemble
+from autotimm.runtime.backends import Backend
+from autotimm.runtime.errors import ArtifactError, ConfigError, ImageError
+from autotimm.runtime.images import ImageSource, load_image
+from autotimm.runtime.manifest import Manifest
+from autotimm.runtime.preprocess import Placement
+from autotimm.runtime.resize import fit_image
+from autotimm.runtime.results import Result
+
+OnError = Literal["raise", "return"]
+
+
+class Predictor:
+    """An artifact ready to predict; a context manager.
+
+    Between calls it keeps no state of its own, so it is as thread-safe as its engine.
+
+    Args:
+        backend: the engine with the model loaded.
+        manifest: what the artifact says about itself.
+
+    Raises:
+        ArtifactError: the manifest describes other inputs or outputs than the engine sees, or needs a newer version.
+    """
+
+    def __init__(self, backend: Backend, manifest: Manifest) -> None:
+        if manifest.input_mode != "batch":
+            raise ArtifactError(
+                f"the artifact takes its input as {manifest.input_mode!r}, which needs a newer version: "
+                "pip install --upgrade autotimm-deploy, or export with --input batch"
+            )
+        _check_names("input", [spec.name for spec in manifest.inputs], [spec.name for spec in backend.inputs])
+        _check_names("output", [spec.name for spec in manifest.outputs], [spec.name for spec in backend.outputs])
+        expected = (*manifest.preprocess.size, 3)
+        if len(backend.inputs) != 1 or backend.inputs[0].shape[1:] != expected:
+            found = ", ".join(str(spec) for spec in backend.inputs)
+            raise ArtifactError(
+                f"the artifact's input must be uint8 [N, {expected[0]}, {expected[1]}, 3], but is {found}"
+            )
+        self.backend = backend
+        self.manifest = manifest
+        batch = backend.inputs[0].shape[0]
+        self.fixed_batch: int | None = batch if isinstance(batch, int) else None
+        """How many images every run takes; ``None`` where any number will do."""
+        multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
+        self._threshold = manifest.thresholds.get("score", 0.5) if multi_label else None
+
+    def __enter__(self) -> Predictor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the engine; the predictor cannot be used afterwards."""
+        self.backend.close()
+
+    @overload
+    def predict(
+        self,
+        images: list[Any] | tuple[Any, ...],
+        *,
+        batch_size: int | None = None,
+        on_error: Literal["raise"] = "raise",
+    ) -> list[Result]: ...
+    @overload
+    def predict(
+        self, images: list[Any] | tuple[Any, ...], *, batch_size: int | None = None, on_error: OnError
+    ) -> list[Result | ImageError]: ...
+    @overload
+    def predict(
+        self, images: ImageSource, *, batch_size: int | None = None, on_error: Literal["raise"] = "raise"
+    ) -> Result: ...
+    @overload
+    def predict(
+        self, images: ImageSource, *, batch_size: int | None = None, on_error: OnError
+    ) -> Result | ImageError: ...
+    def predict(
+        self,
+        images: ImageSource | list[Any] | tuple[Any, ...],
+        *,
+        batch_size: int | None = None,
+        on_error: OnError = "raise",
+    ) -> Result | ImageError | Sequence[Result | ImageError]:
+        """Predict one image, or a list of them.
+
+        Args:
+            images: path, PIL image or uint8 RGB array; or a list or tuple of these.
+            batch_size: images a run, for artifacts that leave it free. By default 1: on CPUs larger batches take more
+                memory and are no faster. An artifact made for a fixed number always runs that many.
+            on_error: ``raise`` stops at the first image that cannot be decoded; ``return`` puts its
+                :class:`ImageError` in the place of its result and finishes the others.
+
+        Returns:
+            One result for one image; a list in the same order for a list.
+
+        Raises:
+            ImageError: an image cannot be decoded, with ``on_error="raise"``.
+            ConfigError: a batch size that the artifact cannot run.
+        """
+        if on_error not in ("raise", "return"):
+            raise ConfigError(f"on_error is {on_error!r}, but must be 'raise' or 'return'")
+        size = self._batch_size(batch_size)
+        if isinstance(images, list | tuple):
+            return list(self._results(images, size, on_error))
+        return next(self._results((images,), size, on_error))
+
+    def stream(self, images: Iterable[ImageSource], *, batch_size: int | None = None) -> Iterator[Result | ImageError]:
+        """Predict image after image, holding one batch in memory; a bad image gives its :class:`ImageError`.
+
+        Args:
+            images: any iterable of what :meth:`predict` takes.
+            batch_size: as for :meth:`predict`.
+        """
+        return self._results(images, self._batch_size(batch_size), "return")
+
+    def prepare(self, image: ImageSource) -> tuple[NDArray[np.uint8], Placement]:
+        """Decode and resize one image.
+
+        Returns:
+            RGB uint8 ``[H, W, 3]`` at the size of the network, and where the image lies in it.
+        """
+        return fit_image(load_image(image), self.manifest.preprocess)
+
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """Run the engine on prepared images ``[N, H, W, 3]``; ``N`` must be ``fixed_batch`` where that is set."""
+        size = (self.fixed_batch or len(batch), *self.manifest.preprocess.size, 3)
+        if batch.shape != size:
+            raise ConfigError(f"the batch is {list(batch.shape)}, but the artifact takes {list(size)}")
+        return self.backend.run(batch)
+
+    def finish(self, outputs: dict[str, NDArray[np.generic]], placements: Sequence[Placement]) -> list[Result]:
+        """Results in source pixels from the engine's outputs; outputs past the placements are padding."""
+        manifest = self.manifest
+        return assemble(manifest.task, outputs, placements, manifest.class_names, threshold=self._threshold)
+
+    def _batch_size(self, asked: int | None) -> int:
+        if asked is not None and asked < 1:
+            raise ConfigError(f"batch_size is {asked}, but must be at least 1")
+        if self.fixed_batch is None:
+            return asked or 1
+        if asked not in (None, self.fixed_batch):
+            raise ConfigError(
+                f"batch_size is {asked}, but this artifact was exported for exactly {self.fixed_batch} images a run; "
+                "leave batch_size out, or export with --batch dynamic"
+            )
+        return self.fixed_batch
+
+    def _results(self, images: Iterable[ImageSource], size: int, on_error: OnError) -> Iterator[Result | ImageError]:
+        prepared: list[tuple[NDArray[np.uint8], Placement]] = []
+        errors: list[ImageError | None] = []  # one for each image of this round, in order
+        last = object()
+        for image in chain(images, (last,)):
+            if image is not last:
+                try:
+                    prepared.append(self.prepare(image))  # type: ignore[arg-type]
+                    errors.append(None)
+                except ImageError as error:
+                    if on_error == "raise":
+                        raise
+                    errors.append(error)
+                if len(errors) < size:
+                    continue
+            results = iter(self._run_batch(prepared))
+            for problem in errors:
+                yield problem or next(results)
+            prepared, errors = [], []
+
+    def _run_batch(self, prepared: Sequence[tuple[NDArray[np.uint8], Placement]]) -> list[Result]:
+        if not prepared:
+            return []
+        count = self.fixed_batch or len(prepared)
+        if count == 1:
+            batch = prepared[0][0][None]
+        else:
+            batch = np.zeros((count, *self.manifest.preprocess.size, 3), np.uint8)
+            for slot, (pixels, _) in zip(batch, prepared, strict=False):
+                slot[...] = pixels
+        return self.finish(self.run(batch), [placement for _, placement in prepared])
+
+
+def _check_names(kind: str, described: list[str], found: list[str]) -> None:
+    missing, extra = sorted(set(described) - set(found)), sorted(set(found) - set(described))
+    if missing or extra:
+        raise ArtifactError(
+            f"the artifact's {kind}s are not those of its manifest (missing: {', '.join(missing) or 'none'}; "
+            f"not described: {', '.join(extra) or 'none'}); it was changed after its export: export the model again"
+        )
