@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class ConvBlock(nn.Module):
@@ -44,18 +45,24 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1, *, depthwise: 
 
 
 class Focus(nn.Module):
-    """Space to depth by two, then a 3x3 convolution. ``[N, in, H, W] -> [N, out, H / 2, W / 2]``."""
+    """Space to depth by two, then a 3x3 convolution. ``[N, in, H, W] -> [N, out, H / 2, W / 2]``.
+
+    The weight is the official one, over the four phases of the pixels (top left, bottom left, top right, bottom right),
+    but the phases are never stacked: a 3x3 convolution of them is a 6x6 convolution of the pixels with stride 2, whose
+    weight holds the same numbers in another order. That is faster in torch and in ONNX Runtime, and gives the same sum.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.conv = ConvBlock(in_channels * 4, out_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the block; the four phases are stacked top left, bottom left, top right, bottom right."""
-        upper, lower = x[..., ::2, :], x[..., 1::2, :]
-        phases = (upper[..., ::2], lower[..., ::2], upper[..., 1::2], lower[..., 1::2])
-        convolved: Tensor = self.conv(torch.cat(phases, dim=1))
-        return convolved
+        """Apply the block."""
+        phases = self.conv.conv.weight.view(-1, 2, 2, self.in_channels, 3, 3)  # second and third: x and y of the phase
+        pixels = phases.permute(0, 3, 4, 2, 5, 1).reshape(-1, self.in_channels, 6, 6)
+        activated: Tensor = self.conv.act(self.conv.bn(F.conv2d(x, pixels, stride=2, padding=2)))
+        return activated
 
 
 class Bottleneck(nn.Module):
