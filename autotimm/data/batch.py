@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from autotimm.runtime.preprocess import Placement
@@ -44,3 +45,11 @@ class DetectionBatch(NamedTuple):
     """Per image: how it lies in the network input. Empty where augmentation composed several images into one."""
     truths: list[GroundTruth]
     """Per image, for evaluation. Empty in training."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionBatch:
+        """On another device, but for the truths: they are compared on the host. Lightning calls this."""
+        return self._replace(
+            images=self.images.to(device, non_blocking=non_blocking),
+            boxes=[boxes.to(device, non_blocking=non_blocking) for boxes in self.boxes],
+            labels=[labels.to(device, non_blocking=non_blocking) for labels in self.labels],
+        )

@@ -1,1 +1,6 @@
 """Metrics: the same code while training and for finished artifacts."""
+
+from autotimm.metrics.classification import ClassificationMetric
+from autotimm.metrics.detection import DetectionMetric
+
+__all__ = ["ClassificationMetric", "DetectionMetric"]

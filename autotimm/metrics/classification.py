@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autotimm.runtime.errors import DataError
-from autotimm.runtime.results import Classification
+from autotimm.runtime.results import Classification, Result
 
 
 class ClassificationMetric:
@@ -27,9 +27,11 @@ class ClassificationMetric:
         self._right = np.zeros(self.num_classes, dtype=np.int64)
         self._right_in_five = 0
 
-    def update(self, results: Sequence[Classification], truths: Sequence[int]) -> None:
+    def update(self, results: Sequence[Result], truths: Sequence[int]) -> None:
         """Add results and the class index of each image."""
         for result, truth in zip(results, truths, strict=True):
+            if not isinstance(result, Classification):
+                raise TypeError(f"the accuracy of {type(result).__name__} is not defined")
             best = np.argsort(-result.probabilities, kind="stable")[:5]
             self._seen[truth] += 1
             self._right[truth] += best[0] == truth

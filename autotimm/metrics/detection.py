@@ -10,7 +10,7 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 
 from autotimm.runtime.errors import DataError
-from autotimm.runtime.results import Detections
+from autotimm.runtime.results import Detections, Result
 
 if TYPE_CHECKING:
     from autotimm.data.batch import GroundTruth
@@ -47,16 +47,9 @@ class DetectionMetric:
         self._images = 0
         self._ap.reset()
 
-    def update(self, results: Sequence[Detections], truths: Sequence[GroundTruth]) -> None:
+    def update(self, results: Sequence[Result], truths: Sequence[GroundTruth]) -> None:
         """Add the detections of some images and what is annotated in each."""
-        predictions = [
-            {
-                "boxes": torch.from_numpy(result.boxes.reshape(-1, 4).copy()),
-                "scores": torch.from_numpy(result.scores.copy()),
-                "labels": torch.from_numpy(result.labels.astype(np.int64)),
-            }
-            for result in results
-        ]
+        predictions = [_prediction(result) for result in results]
         targets = [
             {
                 "boxes": truth.boxes.reshape(-1, 4),
@@ -94,3 +87,13 @@ class DetectionMetric:
         self._ap.class_metrics = per_class
         computed: dict[str, torch.Tensor] = self._ap.compute()
         return computed
+
+
+def _prediction(result: Result) -> dict[str, torch.Tensor]:
+    if not isinstance(result, Detections):
+        raise TypeError(f"the average precision of {type(result).__name__} is not defined")
+    return {
+        "boxes": torch.from_numpy(result.boxes.reshape(-1, 4).copy()),
+        "scores": torch.from_numpy(result.scores.copy()),
+        "labels": torch.from_numpy(result.labels.astype(np.int64)),
+    }
