@@ -74,3 +74,30 @@ class BackendUnavailableError(AutoTimmError):
             purpose: what the user was about to do, completing the sentence "... needs".
         """
         return cls(f"{purpose} needs {package}, which is not installed: pip install 'autotimm-deploy[{extra}]'")
+
+    @classmethod
+    def from_import_error(cls, error: ModuleNotFoundError, purpose: str) -> BackendUnavailableError:
+        """The same for an import that failed: the extra is looked up by the package's name.
+
+        Raises:
+            ModuleNotFoundError: the very error, where the package is in none of the extras (a bug, then).
+        """
+        package = (error.name or "").split(".")[0]
+        if package not in _EXTRA_OF:
+            raise error
+        return cls.missing_package(package, _EXTRA_OF[package], purpose)
+
+
+_EXTRA_OF = {
+    "onnx": "export",
+    "onnxruntime": "cpu",
+    "onnxscript": "export",
+    "psutil": "bench",
+    "pycocotools": "train",
+    "pytorch_lightning": "train",
+    "timm": "train",
+    "torch": "train",
+    "torchmetrics": "train",
+    "torchvision": "train",
+    "yaml": "train",
+}

@@ -1,0 +1,87 @@
+"""Train a vision model, export it once, run the same artifact everywhere, and prove that it is the same.
+
+Importing this package imports nothing heavy: every public name is loaded when it is first used, and
+``autotimm.runtime`` never needs torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from autotimm.version import __version__
+
+if TYPE_CHECKING:
+    from autotimm import benchmarks, evaluation, export, runtime
+    from autotimm.data import DetectionDataModule, ImageDataModule
+    from autotimm.evaluation import evaluate
+    from autotimm.export import export_to_onnx, verify
+    from autotimm.models import (
+        BackboneConfig,
+        ImageClassifier,
+        YOLOXDetector,
+        list_backbones,
+        list_yolox_models,
+        load_checkpoint,
+    )
+    from autotimm.optim import list_optimizers, list_schedulers
+    from autotimm.training import AutoTrainer
+
+_HOMES = {
+    "AutoTrainer": "autotimm.training",
+    "BackboneConfig": "autotimm.models",
+    "DetectionDataModule": "autotimm.data",
+    "ImageClassifier": "autotimm.models",
+    "ImageDataModule": "autotimm.data",
+    "YOLOXDetector": "autotimm.models",
+    "evaluate": "autotimm.evaluation",
+    "export_to_onnx": "autotimm.export",
+    "list_backbones": "autotimm.models",
+    "list_optimizers": "autotimm.optim",
+    "list_schedulers": "autotimm.optim",
+    "list_yolox_models": "autotimm.models",
+    "load_checkpoint": "autotimm.models",
+    "verify": "autotimm.export",
+}
+_SUBPACKAGES = ("benchmarks", "evaluation", "export", "runtime")
+
+__all__ = [
+    "AutoTrainer",
+    "BackboneConfig",
+    "DetectionDataModule",
+    "ImageClassifier",
+    "ImageDataModule",
+    "YOLOXDetector",
+    "__version__",
+    "benchmarks",
+    "evaluate",
+    "evaluation",
+    "export",
+    "export_to_onnx",
+    "list_backbones",
+    "list_optimizers",
+    "list_schedulers",
+    "list_yolox_models",
+    "load_checkpoint",
+    "runtime",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES and name not in _SUBPACKAGES:
+        raise AttributeError(f"module 'autotimm' has no attribute {name!r}")
+    try:
+        if name in _SUBPACKAGES:
+            return importlib.import_module(f"autotimm.{name}")
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from autotimm.runtime.errors import BackendUnavailableError
+
+        raise BackendUnavailableError.from_import_error(error, f"autotimm.{name}") from error
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

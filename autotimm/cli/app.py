@@ -1,0 +1,77 @@
+"""The application: its commands, and how failures reach the user."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Annotated
+
+import typer
+
+from autotimm.cli import evaluating, exporting, inspecting, measuring, predicting, training
+from autotimm.cli.console import complain
+from autotimm.runtime.errors import AutoTimmError, BackendUnavailableError
+from autotimm.version import __version__
+
+app = typer.Typer(
+    name="autotimm",
+    help="Train a vision model, export it once, run the same artifact everywhere, and prove that it is the same.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("train")(training.train)
+app.command("evaluate")(evaluating.evaluate)
+app.command("export")(exporting.export)
+app.command("verify")(exporting.verify)
+app.command("predict")(predicting.predict)
+app.command("benchmark")(measuring.benchmark)
+app.command("inspect")(inspecting.inspect)
+app.command("backbones")(inspecting.backbones)
+app.command("doctor")(inspecting.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autotimm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a failure the user can mend, 2 wrong usage, 130 interrupted."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # accepted anywhere on the line
+    try:
+        app(args=arguments, prog_name="autotimm")
+    except KeyboardInterrupt:
+        complain("interrupted")
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        complain(_message(error))
+        sys.exit(1)
+
+
+def _message(error: Exception) -> str:
+    """One readable message."""
+    if isinstance(error, ModuleNotFoundError):
+        with contextlib.suppress(ModuleNotFoundError):
+            error = BackendUnavailableError.from_import_error(error, "this command")
+    if isinstance(error, AutoTimmError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}: {text[:400]} (--debug shows the traceback; please report it)"

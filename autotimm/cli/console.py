@@ -1,0 +1,53 @@
+"""Where the command line writes: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def complain(message: str) -> None:
+    """One readable error on standard error."""
+    err.print("[bold red]error:[/] ", end="")
+    err.print(message, markup=False, soft_wrap=True)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """Write JSON to a file, or to standard output where the path is ``-``; nothing else goes there then."""
+    from autotimm.runtime.files import replacing
+
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    if str(path) == "-":
+        sys.stdout.write(text + "\n")
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A spinner for work whose length is not known; silent where standard error is not a terminal."""
+    with err.status(f"{what} ..."):
+        yield
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=err, transient=True)

@@ -1,0 +1,108 @@
+"""``autotimm export`` and ``autotimm verify``."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from autotimm.cli.console import err, out, working
+from autotimm.runtime.errors import ConfigError, VerificationError
+
+if TYPE_CHECKING:
+    from autotimm.runtime import Verification
+
+
+class Format(str, Enum):
+    """Formats of an artifact."""
+
+    onnx = "onnx"
+
+
+class Nms(str, Enum):
+    """Forms of NMS in the graph."""
+
+    auto = "auto"
+    operator = "operator"
+    tensor = "tensor"
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth.")],
+    format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
+    batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
+    size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Network input size.")] = None,
+    score_threshold: Annotated[float | None, typer.Option(help="Detections below it are dropped.")] = None,
+    iou_threshold: Annotated[float | None, typer.Option(help="NMS drops the lower of two boxes above it.")] = None,
+    max_detections: Annotated[int | None, typer.Option(min=1, help="Detections kept per image.")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, help="Locations that enter NMS, best first.")] = None,
+    nms: Annotated[
+        Nms, typer.Option(help="operator: ONNX Runtime's own. tensor: plain operations, for every engine.")
+    ] = Nms.auto,
+    verify_images: Annotated[
+        Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with the PyTorch model.")] = True,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; CHECKPOINT's name if absent.")
+    ] = None,
+) -> None:
+    """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
+    target = output if output is not None else checkpoint.with_suffix(f".{format.value}").name
+    count = _batch(batch)
+    with working(f"exporting {checkpoint.name}"):
+        from autotimm.export import export_to_onnx
+
+        manifest = export_to_onnx(
+            checkpoint,
+            target,
+            batch=count,
+            size=size,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+            candidates=candidates,
+            nms=nms.value,
+            verify_images=verify_images,
+            verify=verify,
+        )
+    height, width = manifest.preprocess.size
+    megabytes = Path(target).stat().st_size / 1e6
+    out.print(f"[bold]{target}[/]  {manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
+              f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB")  # fmt: skip
+    print_verification(manifest.verification)
+    err.print(f"next: autotimm predict {target} PHOTO.jpg --save predictions", markup=False)
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="The artifact to verify.")],
+    against: Annotated[Path, typer.Option(metavar="CHECKPOINT|ONNX", help="What it must be equal to.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of images to compare on.")] = None,
+) -> None:
+    """Compare an artifact with the model it was made from, and write the record into it."""
+    with working(f"verifying {artifact.name}"):
+        from autotimm.export import verify as run_verification
+
+        record = run_verification(artifact, against, images=images)
+    print_verification(record)
+    if record.status == "failed":
+        raise VerificationError(f"{artifact} does not give the answers of {against}: {record.reason}")
+
+
+def print_verification(record: Verification) -> None:
+    """The record in two lines."""
+    colour = {"passed": "green", "failed": "red"}.get(record.status, "yellow")
+    out.print(f"verification: [bold {colour}]{record.status}[/]", end=" ")
+    if record.images:
+        out.print(f"on {record.images} images, {record.image_source}, against {record.reference}", markup=False)
+    out.print(f"  {record.reason}", markup=False)
+
+
+def _batch(text: str) -> int | Literal["dynamic"]:
+    if text == "dynamic":
+        return "dynamic"
+    if text.isdigit() and int(text) >= 1:
+        return int(text)
+    raise ConfigError(f"--batch is {text!r}, but must be a number of images, or 'dynamic'")

@@ -1,0 +1,81 @@
+"""``autotimm inspect``, ``backbones`` and ``doctor``: what there is."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from autotimm.cli.console import err, out, write_json
+from autotimm.cli.exporting import print_verification
+from autotimm.cli.options import JsonOut, ModelPath, open_predictor
+from autotimm.runtime.errors import ConfigError
+
+
+def inspect(model: ModelPath, json_out: JsonOut = None) -> None:
+    """Show what an artifact or a checkpoint says about itself."""
+    with open_predictor(model, "cpu", None) as predictor:
+        manifest = predictor.manifest
+    if json_out is not None:
+        write_json(json.loads(manifest.to_json()), json_out)
+        return
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    names = ", ".join(manifest.class_names[:12]) + (", ..." if len(manifest.class_names) > 12 else "")
+    rows: list[tuple[str, object]] = [
+        ("file", f"{model}, {model.stat().st_size / 1e6:.1f} MB"),
+        ("model", f"{manifest.architecture} ({manifest.model_class}), {manifest.task}"),
+        ("classes", f"{len(manifest.class_names)}: {names}"),
+        ("format", _format(manifest.format, manifest.precision, manifest.opset, manifest.target)),
+        *((f"input {spec.name}", spec) for spec in manifest.inputs),
+        *((f"output {spec.name}", spec) for spec in manifest.outputs),
+        ("preprocess", ", ".join(f"{key} {value}" for key, value in manifest.preprocess.to_dict().items())),
+        ("thresholds", ", ".join(f"{key} {value:g}" for key, value in manifest.thresholds.items())),
+        ("post-processing", ", ".join(f"{key}: {value}" for key, value in manifest.postprocessing.items())),
+        ("hashes", ", ".join(f"{key} {value[:16]}" for key, value in manifest.hashes.items())),
+        ("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items())),
+        ("created", manifest.created),
+    ]
+    for name, value in rows:
+        if str(value):
+            table.add_row(name, str(value))
+    out.print(table)
+    if manifest.format != "checkpoint":
+        print_verification(manifest.verification)
+
+
+def backbones(
+    pattern: Annotated[str, typer.Argument(help="A word or a shell pattern, such as 'resnet*'.")] = "",
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Only those with pretrained weights.")] = False,
+) -> None:
+    """List the timm backbones that a model can be built on, one name a line."""
+    from autotimm.models import list_backbones
+
+    names = list_backbones(pattern, pretrained_only=pretrained)
+    if not names:
+        raise ConfigError(f"no backbone matches {pattern!r}; try a shorter word, such as 'resnet'")
+    for name in names:
+        typer.echo(name)
+    err.print(f"{len(names)} backbones")
+
+
+def doctor(json_out: JsonOut = None) -> None:
+    """Show what is installed, which engines and devices work here, and what to install for the rest."""
+    from autotimm.runtime.environment import diagnose
+
+    findings = diagnose()
+    if json_out is not None:
+        write_json([finding.to_dict() for finding in findings], json_out)
+        return
+    table = Table("what", "state", "found", "to have it", box=None)
+    marks = {True: "[green]works[/]", False: "[yellow]absent[/]"}
+    for finding in findings:
+        table.add_row(finding.what, marks[finding.works], finding.found, finding.remedy, style=None)
+    out.print(table)
+
+
+def _format(name: str, precision: str, opset: int | None, target: str) -> str:
+    return f"{name}, {precision}" + (f", opset {opset}" if opset else "") + (f", for {target}" if target else "")

@@ -1,0 +1,67 @@
+"""``autotimm benchmark``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from autotimm.cli.console import out, working, write_json
+from autotimm.cli.options import JsonOut, Provider, Threads, open_predictor
+
+if TYPE_CHECKING:
+    from autotimm.benchmarks.latency import LatencyReport
+
+
+def benchmark(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Artifacts, measured one after another.")],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Images to run on; generated ones if absent.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs per model.")] = 100,
+    json_out: JsonOut = None,
+    provider: Provider = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Measure latency stage by stage, and what predict() costs over the bare graph."""
+    from autotimm.benchmarks.latency import measure_latency
+    from autotimm.benchmarks.timing import Stopwatch
+    from autotimm.runtime import list_images
+    from autotimm.runtime.environment import diagnose
+    from autotimm.runtime.pictures import write_pictures
+
+    reports = []
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = list_images(images) if images is not None else write_pictures(Path(folder))
+        for path in models:
+            with (
+                working(f"measuring {path.name}"),
+                Stopwatch() as loading,
+                open_predictor(path, provider, threads) as predictor,
+            ):
+                reports.append(measure_latency(predictor, path, chosen, runs=runs, load_ms=loading.lap()))
+    environment = {finding.what: finding.found for finding in diagnose() if finding.works}
+    if json_out is not None:
+        source = str(images) if images is not None else "generated"
+        write_json({"environment": environment, "images": source, "models": [r.to_dict() for r in reports]}, json_out)
+    if str(json_out) != "-":
+        for report in reports:
+            _print(report)
+        out.print("\n".join(f"{name}: {value}" for name, value in environment.items()), style="dim", markup=False)
+
+
+def _print(report: LatencyReport) -> None:
+    title = f"{report.model} on {report.backend}"
+    table = Table("milliseconds", title=title, title_justify="left", box=None)
+    for column in ("p50", "p90", "p99"):
+        table.add_column(column, justify="right")
+    for name, timing in report.stages.items():
+        table.add_row(name, *(f"{value:.2f}" for value in (timing.p50, timing.p90, timing.p99)))
+    out.print(table)
+    out.print(
+        f"{report.throughput:.1f} images/s one after another; predict() takes {report.overhead:.2f} times the bare "
+        f"session; loaded in {report.load_ms:.0f} ms, first prediction {report.first_ms:.0f} ms, {report.file_mb:.1f} MB\n"
+    )

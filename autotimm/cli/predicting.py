@@ -1,0 +1,98 @@
+"""``autotimm predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from autotimm.cli.console import complain, err, out, progress_bar, write_json
+from autotimm.cli.options import JsonOut, ModelPath, Provider, Threads, open_predictor
+
+if TYPE_CHECKING:
+    from autotimm.runtime import Result
+
+
+def predict(
+    model: ModelPath,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of images.")],
+    json_out: JsonOut = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Save pictures with the results drawn into this folder.")
+    ] = None,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Detections below it are neither drawn nor listed; the JSON has them all."),
+    ] = 0.25,
+    provider: Provider = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Predict on images; a bad image is reported, and the others are finished."""
+    from autotimm.runtime import ImageError, list_images
+
+    paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    names = SavedNames()
+    table = Table("image", "size", "predictions", box=None)
+    with open_predictor(model, provider, threads) as predictor, progress_bar() as progress:
+        for path, answer in zip(progress.track(paths, description="predicting"), predictor.stream(paths), strict=True):
+            if isinstance(answer, ImageError):
+                failed += 1
+                rows.append({"image": str(path), "error": str(answer)})
+                complain(str(answer))
+                continue
+            rows.append({"image": str(path), **answer.to_dict()})
+            shown = _shown(answer, min_score)
+            table.add_row(str(path), f"{answer.image_size[1]}x{answer.image_size[0]}", _summary(shown))
+            if save is not None:
+                _save_picture(shown, path, save / names.unique(path))
+    if json_out is not None:
+        write_json(rows, json_out)
+    if str(json_out) != "-":
+        out.print(table)
+    if save is not None and len(rows) > failed:
+        err.print(f"pictures are in {save}", markup=False)
+    if failed:
+        complain(f"{failed} of {len(paths)} images could not be read")
+        raise typer.Exit(1)
+
+
+class SavedNames:
+    """Names for the saved pictures: the image's own, numbered where two folders hold the same name."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def unique(self, path: Path) -> str:
+        """A file name that was not given before."""
+        name, number = f"{path.stem}.jpg", 2
+        while name in self._taken:
+            name, number = f"{path.stem}-{number}.jpg", number + 1
+        self._taken.add(name)
+        return name
+
+
+def _shown(result: Result, min_score: float) -> Result:
+    from autotimm.runtime import Detections
+
+    return result.above(min_score) if isinstance(result, Detections) else result
+
+
+def _summary(result: Result) -> str:
+    best = [f"{name} {score:.2f}" for name, score in zip(result.names, result.scores, strict=True)]
+    more = f", and {len(best) - 6} more" if len(best) > 6 else ""
+    return (", ".join(best[:6]) + more) or "nothing"
+
+
+def _save_picture(result: Result, path: Path, target: Path) -> None:
+    from PIL import Image
+
+    from autotimm.runtime import load_image
+    from autotimm.runtime.files import replacing
+
+    picture = result.draw(Image.fromarray(load_image(path)))
+    with replacing(target) as temporary:
+        picture.save(temporary, quality=92)

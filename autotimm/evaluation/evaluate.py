@@ -1,0 +1,56 @@
+"""Evaluating whatever predicts: a PyTorch model, a checkpoint, an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from autotimm.evaluation.samples import read_evaluation_set
+from autotimm.metrics import ClassificationMetric, DetectionMetric
+from autotimm.models.checkpoint import load_checkpoint
+from autotimm.models.task import TaskModel
+from autotimm.models.torch_backend import predictor_of
+from autotimm.runtime import Predictor, load
+from autotimm.runtime.errors import DataError, ImageError
+
+T = TypeVar("T")
+
+
+def evaluate(
+    model: TaskModel | Predictor | str | Path,
+    data: str | Path,
+    *,
+    split: str = "val",
+    annotations: str | Path | None = None,
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+) -> dict[str, float]:
+    """The metrics of a model's task on a data set.
+
+    Args:
+        model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
+        data: root of the data set: an image folder, or COCO images and annotations.
+        split: which part of it.
+        annotations: detection: the COCO JSON file, where it is not in its usual place under ``data``.
+        progress: wraps the list of images, to show a progress bar.
+
+    Returns:
+        Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection.
+
+    Raises:
+        DataError: the data cannot be read, an image of it is bad, or it has classes that the model does not know.
+    """
+    if isinstance(model, str | Path):
+        if Path(model).suffix == ".onnx":
+            with load(model) as predictor:
+                return evaluate(predictor, data, split=split, annotations=annotations, progress=progress)
+        model = load_checkpoint(model)
+    predictor = predictor_of(model) if isinstance(model, TaskModel) else model
+    names = predictor.manifest.class_names
+    samples = read_evaluation_set(predictor.manifest.task, data, names, split=split, annotations=annotations)
+    metric = (DetectionMetric if predictor.manifest.task == "detection" else ClassificationMetric)(len(names))
+    for result, truth in zip(predictor.stream(progress(samples.paths)), samples.truths, strict=True):
+        if isinstance(result, ImageError):
+            raise DataError(f"an image of the data cannot be read: {result}")
+        metric.update([result], [truth])  # type: ignore[list-item]  # both follow from the task
+    return metric.compute()

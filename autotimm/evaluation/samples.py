@@ -1,0 +1,85 @@
+"""Labelled images for evaluation, with the classes of the data mapped to those of the model by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from autotimm.data.batch import GroundTruth
+from autotimm.data.coco import find_annotations, read_coco
+from autotimm.data.detection import ground_truth
+from autotimm.data.image_folder import read_image_folder
+from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.manifest import Task
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Images and what is in them: class indices for classification, objects in source pixels for detection."""
+
+    paths: list[Path]
+    truths: list[int] | list[GroundTruth]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def read_evaluation_set(
+    task: Task,
+    data: str | Path,
+    class_names: Sequence[str],
+    *,
+    split: str = "val",
+    annotations: str | Path | None = None,
+) -> EvaluationSet:
+    """Read the images of one split with their truths.
+
+    Args:
+        task: what the truths are.
+        data: root of the data set.
+        class_names: the model's classes; the data's are found among them by name, in whatever order.
+        split: which part of the data.
+        annotations: detection: the COCO JSON file, where it is not in its usual place under ``data``.
+
+    Raises:
+        DataError: the data cannot be read, or has classes that the model does not know.
+    """
+    root = Path(data)
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder")
+    if task == "classification":
+        return _read_labelled(root, class_names, split)
+    if task == "detection":
+        return _read_boxed(root, class_names, split, annotations)
+    raise ConfigError(f"evaluation of {task} is not there yet")
+
+
+def _read_labelled(root: Path, class_names: Sequence[str], split: str) -> EvaluationSet:
+    # A split of its own is evaluated whole; a folder of classes gives the part that training would hold out.
+    folder = read_image_folder(root / split, val_fraction=1.0) if (root / split).is_dir() else read_image_folder(root)
+    index_of = _indices(folder.class_names, class_names, root)
+    return EvaluationSet([image.path for image in folder.val], [index_of[image.label] for image in folder.val])
+
+
+def _read_boxed(root: Path, class_names: Sequence[str], split: str, annotations: str | Path | None) -> EvaluationSet:
+    file = Path(annotations) if annotations is not None else find_annotations(root, split)
+    dataset = read_coco(file, root=root)
+    index_of = torch.tensor(_indices(dataset.class_names, class_names, file))
+    truths = [ground_truth(image) for image in dataset.images]
+    mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
+    return EvaluationSet([image.path for image in dataset.images], mapped)
+
+
+def _indices(theirs: Sequence[str], ours: Sequence[str], where: Path) -> list[int]:
+    """The model's index of each class of the data."""
+    unknown = [name for name in theirs if name not in ours]
+    if unknown:
+        known = ", ".join(ours[:8]) + (", ..." if len(ours) > 8 else "")
+        raise DataError(
+            f"{where}: has classes that the model does not know: {', '.join(unknown[:8])} "
+            f"({len(unknown)} of {len(theirs)}); the model knows {known}"
+        )
+    return [list(ours).index(name) for name in theirs]

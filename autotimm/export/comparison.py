@@ -1,0 +1,115 @@
+"""How far two sets of results lie apart: what verification measures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotimm.runtime.preprocess import Placement
+from autotimm.runtime.results import Classification, Detections
+
+SAME_OBJECT_IOU = 0.9
+"""Two detections of one class that overlap this much are the same one; engines may order near-ties differently."""
+BORDERLINE_IOU = 0.005
+"""NMS may decide either way about a pair whose IoU lies this close to its threshold."""
+
+
+@dataclass
+class Differences:
+    """What was compared, and the largest difference of each kind."""
+
+    compared: Counter[str] = field(default_factory=Counter)
+    worst: dict[str, float] = field(default_factory=dict)
+
+    def note(self, name: str, values: NDArray[np.floating] | float) -> None:
+        """Take the largest of ``values`` into account; NaN counts as infinitely wrong."""
+        array = np.asarray(values, dtype=np.float64).ravel()
+        if array.size:
+            largest = float(np.where(np.isnan(array), np.inf, np.abs(array)).max())
+            self.worst[name] = max(self.worst.get(name, 0.0), largest)
+
+    def exceeding(self, tolerance: dict[str, float]) -> list[str]:
+        """One phrase for every difference that is larger than its tolerance."""
+        return [
+            f"{name} {self.worst[name]:.3g} exceeds {allowed:.3g}"
+            for name, allowed in tolerance.items()
+            if self.worst.get(name, 0.0) > allowed
+        ]
+
+
+def compare_classifications(differences: Differences, reference: Classification, artifact: Classification) -> None:
+    """Probabilities of all classes, relative to the largest too, since random weights give tiny ones."""
+    expected, actual = reference.probabilities, artifact.probabilities
+    gap = np.abs(expected - actual)
+    differences.compared["images"] += 1
+    differences.compared["probabilities"] += len(expected)
+    differences.note("probability", gap)
+    differences.note("relative_probability", gap / expected.max())
+    best = int(actual.argmax())
+    is_tie = expected.max() - expected[best] <= 2 * gap.max()
+    differences.note("top1_changes", 0.0 if best == expected.argmax() or is_tie else 1.0)
+
+
+def compare_detections(
+    differences: Differences,
+    reference: Detections,
+    artifact: Detections,
+    placement: Placement,
+    *,
+    thresholds: dict[str, float],
+    score_tolerance: float,
+) -> None:
+    """Match the detections of one image by class and IoU, then compare boxes (in network-input pixels) and scores.
+
+    A detection without a partner counts as unmatched, unless it stands so close to a threshold that rounding decides.
+    """
+    expected = placement.to_input(reference.boxes)
+    actual = placement.to_input(artifact.boxes)
+    overlap = iou_matrix(expected, actual)
+    pairs = match(np.where(reference.labels[:, None] == artifact.labels[None, :], overlap, 0.0), SAME_OBJECT_IOU)
+    rows, columns = pairs[:, 0], pairs[:, 1]
+    differences.compared["images"] += 1
+    differences.compared["detections"] += len(reference)
+    differences.note("box_px", expected[rows] - actual[columns])
+    differences.note("score", reference.scores[rows] - artifact.scores[columns])
+    sides = ((reference, expected, rows), (artifact, actual, columns))
+    everything = np.concatenate([expected, actual])
+    labels = np.concatenate([reference.labels, artifact.labels])
+    for result, boxes, matched in sides:
+        lonely = np.setdiff1d(np.arange(len(result)), matched)
+        cutoffs = [thresholds["score"]]
+        if len(result) >= thresholds["max_detections"]:
+            cutoffs.append(float(result.scores.min()))
+        near_cutoff = np.min([np.abs(result.scores[lonely] - cutoff) for cutoff in cutoffs], axis=0) <= score_tolerance
+        near_iou = np.abs(iou_matrix(boxes[lonely], everything) - thresholds["iou"]) <= BORDERLINE_IOU
+        near_iou = (near_iou & (result.labels[lonely][:, None] == labels[None, :])).any(axis=1)
+        differences.compared["unmatched"] += int((~near_cutoff & ~near_iou).sum())
+        differences.compared["borderline"] += int((near_cutoff | near_iou).sum())
+
+
+def iou_matrix(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+    """IoU of every pair of xyxy boxes: ``[n, 4]`` and ``[m, 4]`` to ``[n, m]``."""
+    a, b = first[:, None, :].astype(np.float64), second[None, :, :].astype(np.float64)
+    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    intersection = sides[..., 0] * sides[..., 1]
+    areas = [(box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a, b)]
+    union = areas[0] + areas[1] - intersection
+    return np.where(union > 0, intersection / np.where(union > 0, union, 1.0), 0.0)
+
+
+def match(similarity: NDArray[np.float64], least: float) -> NDArray[np.intp]:
+    """Pair rows with columns, the most similar first, each at most once: ``[pairs, 2]``."""
+    pairs: list[tuple[int, int]] = []
+    rows, columns = np.nonzero(similarity >= least)
+    used_rows: set[int] = set()
+    used_columns: set[int] = set()
+    for index in np.argsort(-similarity[rows, columns], kind="stable"):
+        row, column = int(rows[index]), int(columns[index])
+        if row not in used_rows and column not in used_columns:
+            used_rows.add(row)
+            used_columns.add(column)
+            pairs.append((row, column))
+    return np.array(sorted(pairs), dtype=np.intp).reshape(-1, 2)

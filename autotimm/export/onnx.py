@@ -1,0 +1,247 @@
+"""Writing a trained model as one verified ONNX file that describes itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import onnxruntime
+import torch
+
+from autotimm.export.graph.classification import ClassificationGraph
+from autotimm.export.graph.contract import ExportGraph
+from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
+from autotimm.export.graph.nms import keep_by_nms_in_onnx
+from autotimm.export.settings import ExportSettings, applied
+from autotimm.export.verification import verify_artifact
+from autotimm.models.checkpoint import load_checkpoint
+from autotimm.models.classifier import ImageClassifier
+from autotimm.models.detection import DetectionModel
+from autotimm.models.task import TaskModel
+from autotimm.models.torch_backend import describe, predictor_of
+from autotimm.runtime.errors import ConfigError, ExportError, VerificationError
+from autotimm.runtime.files import replacing
+from autotimm.runtime.manifest import METADATA_KEY, Manifest, Verification
+
+OPSET = 18
+"""The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
+reads a newer one reads this one."""
+DEFAULT_CANDIDATES = 1000
+"""Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo of COCO has up to 820 above it; with 300 the
+verification on such photos fails, since detections are lost."""
+
+
+def export_to_onnx(
+    model: TaskModel | str | Path,
+    path: str | Path,
+    *,
+    batch: int | Literal["dynamic"] = 1,
+    size: tuple[int, int] | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    max_detections: int | None = None,
+    candidates: int | None = None,
+    nms: Literal["auto"] | NmsForm = "auto",
+    verify_images: str | Path | None = None,
+    verify: bool = True,
+) -> Manifest:
+    """Export a model to ONNX with preprocessing, decoding and NMS in the graph, then verify what was written.
+
+    Args:
+        model: a model, or the path of a checkpoint.
+        path: the ``.onnx`` file to write; it appears under this name only when it is complete and verified.
+        batch: number of images the graph takes at once, or ``"dynamic"``.
+        size: ``(height, width)`` of the network input; the model's own where absent.
+        score_threshold: detection: detections below it are dropped; the model's own where absent.
+        iou_threshold: detection: IoU above which NMS drops the lower-scored box; the model's own where absent.
+        max_detections: detection: rows of the outputs; the model's own where absent.
+        candidates: detection: how many of the best locations enter NMS.
+        nms: detection: ``"operator"`` is ONNX's NonMaxSuppression, ``"tensor"`` plain tensor operations that every
+            engine runs, ``"auto"`` the faster one for ONNX Runtime.
+        verify_images: folder of images for the verification; where absent, validation images that the checkpoint
+            remembers, else generated pictures.
+        verify: ``False`` writes the artifact unverified, and the manifest says so.
+
+    Returns:
+        The manifest that travels with the file.
+
+    Raises:
+        ConfigError: an option that does not fit the model.
+        ExportError: the model could not be traced or written.
+        VerificationError: the artifact does not give the model's answers; it is kept as ``NAME.rejected.onnx`` beside
+            ``NAME.rejected.json``.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ConfigError(f"{path}: the name of an ONNX artifact ends in .onnx")
+    if batch != "dynamic" and batch < 1:
+        raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
+    if not isinstance(model, TaskModel):
+        model = load_checkpoint(model)
+    settings = ExportSettings(size, score_threshold, iou_threshold, max_detections)
+    with applied(model, settings):
+        graph = _compose(model, candidates, nms)
+        proto = _trace(graph, model, batch)
+        manifest = _complete(describe(model, "batch" if batch == "dynamic" else batch), graph, proto)
+        with replacing(path) as temporary:
+            _write(proto, manifest, temporary)
+            if not verify:
+                record = Verification(reason="not asked for")
+            else:
+                record = verify_artifact(temporary, predictor_of(model), images=verify_images, model=model)
+            manifest = replace(manifest, verification=record)
+            _write(proto, manifest, temporary)
+            if record.status == "failed":
+                rejected = _keep_rejected(temporary, manifest, path)
+                raise VerificationError(
+                    f"{path}: the exported graph does not give the model's answers: {record.reason}. "
+                    f"It was kept as {rejected} with its report beside it"
+                )
+    return manifest
+
+
+def _compose(model: TaskModel, candidates: int | None, nms: Literal["auto"] | NmsForm) -> ExportGraph:
+    if isinstance(model, DetectionModel):
+        return DetectionGraph(model, detection_settings(model, candidates, nms))
+    if isinstance(model, ImageClassifier):
+        return ClassificationGraph(model)
+    raise ExportError(f"{type(model).__name__} has no export graph")
+
+
+def detection_settings(
+    model: DetectionModel, candidates: int | None, nms: Literal["auto"] | NmsForm
+) -> DetectionSettings:
+    """The model's thresholds with the defaults of the graph.
+
+    The operator form is the default: both give the same answers, and on ONNX Runtime it is the faster one at 1000
+    candidates (``python -m autotimm.benchmarks.nms``).
+    """
+    return DetectionSettings(
+        score_threshold=model.score_thresh,
+        iou_threshold=model.nms_thresh,
+        max_detections=model.max_detections_per_image,
+        candidates=candidates if candidates is not None else max(DEFAULT_CANDIDATES, model.max_detections_per_image),
+        nms="operator" if nms == "auto" else nms,
+    )
+
+
+def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
+    """Run torch's exporter and take out what only a debugger of the exporter wants."""
+    height, width = model.preprocess.size
+    images = torch.zeros(2 if batch == "dynamic" else batch, height, width, 3, dtype=torch.uint8, device=model.device)
+    was_training = model.training
+    graph.eval()
+    model.eval()
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                graph,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["images"],
+                output_names=[*graph.output_names, *graph.internal_names],
+                dynamic_shapes=({0: torch.export.Dim("batch")},) if batch == "dynamic" else None,
+                custom_translation_table={torch.ops.autotimm.keep_by_nms.default: keep_by_nms_in_onnx},
+                verbose=False,
+            )
+    except Exception as error:
+        cause = " ".join(str(error.__cause__ or error).split())[:300]
+        raise ExportError(
+            f"{model.architecture} could not be traced for ONNX ({type(error).__name__}: {cause})"
+        ) from error
+    finally:
+        model.train(was_training)
+    assert program is not None  # dynamo=True always gives a program
+    proto: onnx.ModelProto = program.model_proto
+    _strip(proto, set(graph.internal_names))
+    return proto
+
+
+def _strip(proto: onnx.ModelProto, internal_names: set[str]) -> None:
+    """Drop the internal outputs (they stay as named values inside) and the exporter's stack traces."""
+    kept = [output for output in proto.graph.output if output.name not in internal_names]
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    del proto.graph.value_info[:]
+    del proto.metadata_props[:]
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        del value.metadata_props[:]
+    proto.graph.name = "autotimm"
+    proto.producer_name, proto.producer_version = "autotimm", ""
+
+
+def _complete(manifest: Manifest, graph: ExportGraph, proto: onnx.ModelProto) -> Manifest:
+    """Add what the export decided to what the model knows."""
+    thresholds, postprocessing, target = dict(manifest.thresholds), dict(manifest.postprocessing), "portable"
+    if isinstance(graph, DetectionGraph):
+        thresholds["candidates"] = graph.settings.candidates
+        postprocessing["nms"] = graph.settings.nms
+        target = "onnxruntime" if graph.settings.nms == "operator" else "portable"
+    digest = hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
+    return replace(
+        manifest,
+        format="onnx",
+        precision="fp32",
+        opset=OPSET,
+        target=target,
+        thresholds=thresholds,
+        postprocessing=postprocessing,
+        hashes={**manifest.hashes, "graph_sha256": digest},
+        versions={**manifest.versions, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _write(proto: onnx.ModelProto, manifest: Manifest, path: Path) -> None:
+    embed_manifest(proto, manifest)
+    try:
+        onnx.save(proto, path)
+    except ValueError as error:  # protobuf's limit of 2 GB a message
+        raise ExportError(f"{path}: the model does not fit into one ONNX file ({error})") from error
+
+
+def embed_manifest(proto: onnx.ModelProto, manifest: Manifest) -> None:
+    """Put the manifest into a model's metadata, in place of one that is there."""
+    others = [entry for entry in proto.metadata_props if entry.key != METADATA_KEY]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(others)
+    proto.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+
+
+def _keep_rejected(artifact: Path, manifest: Manifest, path: Path) -> Path:
+    rejected = path.with_name(f"{path.stem}.rejected.onnx")
+    with replacing(rejected) as copy:
+        copy.write_bytes(artifact.read_bytes())
+    with replacing(rejected.with_suffix(".json")) as report:
+        report.write_text(manifest.to_json(), encoding="utf-8")
+    return rejected
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress, warnings and log lines from the user; what goes wrong still raises."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,64 @@
+"""Options of an export that stand in for the model's own while it is exported and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from autotimm.models.detection import DetectionModel
+from autotimm.models.task import TaskModel
+from autotimm.runtime.errors import ConfigError
+from autotimm.runtime.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What an export may change about a model; ``None`` leaves the model's own value."""
+
+    size: tuple[int, int] | None = None
+    score_threshold: float | None = None
+    iou_threshold: float | None = None
+    max_detections: int | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> ExportSettings:
+        """The settings that an artifact was exported with, to compare a model with it."""
+        thresholds = manifest.thresholds
+        limit = thresholds.get("max_detections")
+        return cls(
+            size=manifest.preprocess.size,
+            score_threshold=thresholds.get("score"),
+            iou_threshold=thresholds.get("iou"),
+            max_detections=None if limit is None else int(limit),
+        )
+
+
+@contextmanager
+def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
+    """Give the model these settings, and its own back at the end.
+
+    Raises:
+        ConfigError: a detection option on a model that detects nothing.
+    """
+    preprocess = model.preprocess
+    if settings.size is not None:
+        model.preprocess = replace(preprocess, size=settings.size)
+    overrides = {
+        "score_thresh": settings.score_threshold,
+        "nms_thresh": settings.iou_threshold,
+        "max_detections_per_image": settings.max_detections,
+    }
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if overrides and not isinstance(model, DetectionModel):
+        model.preprocess = preprocess
+        raise ConfigError(f"thresholds and max_detections are options of detectors; this is a {type(model).__name__}")
+    own = {name: getattr(model, name) for name in overrides}
+    try:
+        for name, value in overrides.items():
+            setattr(model, name, value)
+        yield
+    finally:
+        model.preprocess = preprocess
+        for name, value in own.items():
+            setattr(model, name, value)

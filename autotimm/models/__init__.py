@@ -1,0 +1,19 @@
+"""Trainable models, one class per task or architecture."""
+
+from autotimm.models.backbones import BackboneConfig, list_backbones
+from autotimm.models.checkpoint import MODEL_CLASSES, load_checkpoint
+from autotimm.models.classifier import ImageClassifier
+from autotimm.models.task import TaskModel
+from autotimm.models.yolox import list_yolox_models
+from autotimm.models.yolox.detector import YOLOXDetector
+
+__all__ = [
+    "MODEL_CLASSES",
+    "BackboneConfig",
+    "ImageClassifier",
+    "TaskModel",
+    "YOLOXDetector",
+    "list_backbones",
+    "list_yolox_models",
+    "load_checkpoint",
+]

@@ -1,0 +1,130 @@
+"""timm backbones by name: creation, near matches for typing errors, and their own preprocessing."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import timm.data
+from torch import nn
+
+from autotimm.runtime.errors import CheckpointError, ConfigError
+from autotimm.runtime.preprocess import Fit, Preprocess
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A timm backbone and how to create it."""
+
+    model_name: str = "resnet50"
+    """A name of ``list_backbones()``."""
+    pretrained: bool | str = True
+    """``True`` downloads timm's weights, a path reads them from a ``.safetensors`` or ``.pth`` file."""
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    extra_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of ``timm.create_model``."""
+
+
+def list_backbones(pattern: str = "", pretrained_only: bool = False) -> list[str]:
+    """Names of timm's architectures.
+
+    Args:
+        pattern: a shell pattern such as ``resnet*``; a plain word matches anywhere in the name.
+        pretrained_only: only names for which timm has weights.
+    """
+    if pattern and not set(pattern) & set("*?["):
+        pattern = f"*{pattern}*"
+    return list(timm.list_models(pattern, pretrained=pretrained_only))
+
+
+def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
+    """``timm.create_model`` with errors that tell the way out.
+
+    Args:
+        config: which backbone, with which weights.
+        **kwargs: ``num_classes``, ``features_only`` and whatever else the task needs.
+
+    Raises:
+        ConfigError: no such backbone (near matches are named), or arguments it does not take.
+        CheckpointError: the pretrained weights could not be read or downloaded.
+    """
+    _check_name(config.model_name)
+    arguments: dict[str, Any] = {**config.extra_kwargs, **kwargs}
+    if config.drop_rate:
+        arguments["drop_rate"] = config.drop_rate
+    if config.drop_path_rate:
+        arguments["drop_path_rate"] = config.drop_path_rate
+    if isinstance(config.pretrained, str):
+        if not Path(config.pretrained).is_file():
+            raise CheckpointError(f"{config.pretrained}: no such file of backbone weights for {config.model_name}")
+        arguments["pretrained_cfg_overlay"] = {"file": config.pretrained}
+    try:
+        model: nn.Module = timm.create_model(config.model_name, pretrained=bool(config.pretrained), **arguments)
+    except TypeError as error:
+        raise ConfigError(f"backbone {config.model_name} cannot be created: {error}") from error
+    except Exception as error:
+        if not config.pretrained:
+            raise ConfigError(f"backbone {config.model_name} cannot be created: {_one_line(error)}") from error
+        raise CheckpointError(_weights_message(config, error)) from error
+    return model
+
+
+def preprocess_of(model: nn.Module) -> Preprocess:
+    """The evaluation preprocessing that belongs to a timm model's pretrained weights.
+
+    Raises:
+        ConfigError: the model wants something that ``Preprocess`` does not describe.
+    """
+    data: dict[str, Any] = cast("Any", timm.data.resolve_model_data_config)(model)
+    fits: dict[str, Fit] = {"center": "crop", "squash": "stretch", "border": "letterbox"}
+    interpolation: Any = "bilinear" if data["interpolation"] == "random" else data["interpolation"]
+    channels, height, width = data["input_size"]
+    if channels != 3:
+        raise ConfigError(f"the backbone takes {channels} input channels; AutoTimm feeds RGB images (3 channels)")
+    mean, std = (tuple(255.0 * value for value in data[key]) for key in ("mean", "std"))
+    return Preprocess(
+        size=(height, width),
+        fit=fits[data["crop_mode"]],
+        interpolation=interpolation,
+        antialias=True,
+        crop_fraction=data["crop_pct"],
+        mean=mean,
+        std=std,
+    )
+
+
+def imagenet_class_names(num_classes: int) -> tuple[str, ...] | None:
+    """The names of ImageNet-1k's classes in the order that timm's classifiers use, for a classifier of 1000 classes."""
+    if num_classes != 1000:
+        return None
+    info = timm.data.ImageNetInfo()
+    return tuple(info.index_to_description(index).split(",")[0] for index in range(1000))
+
+
+def _check_name(name: str) -> None:
+    if ":" in name or timm.is_model(
+        name.split(".", maxsplit=1)[0]
+    ):  # hf-hub:owner/model and local-dir:folder are timm's own words
+        return
+    near = difflib.get_close_matches(name, timm.list_models(), n=4)
+    hint = f"did you mean {', '.join(near)}?" if near else "see: autotimm backbones"
+    raise ConfigError(f"there is no backbone {name!r}; {hint}")
+
+
+def _weights_message(config: BackboneConfig, error: Exception) -> str:
+    if isinstance(config.pretrained, str):
+        return f"{config.pretrained}: not usable as weights of {config.model_name}: {_one_line(error)}"
+    return (
+        f"the pretrained weights of {config.model_name} could not be had ({_one_line(error)}). Without network access, "
+        "give pretrained='FILE.safetensors' with weights you have downloaded, or pretrained=False to start from random "
+        "weights"
+    )
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,91 @@
+"""Restoring a model from a file alone: no class, backbone or class list to be given again, and no network access."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autotimm.models.classifier import ImageClassifier
+from autotimm.models.task import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, TaskModel
+from autotimm.models.yolox.detector import YOLOXDetector
+from autotimm.runtime.errors import AutoTimmError, CheckpointError
+from autotimm.runtime.files import sha256_of
+from autotimm.runtime.preprocess import Preprocess
+
+MODEL_CLASSES: dict[str, type[TaskModel]] = {cls.__name__: cls for cls in (ImageClassifier, YOLOXDetector)}
+"""The classes that a checkpoint may name."""
+
+
+def load_checkpoint(path: str | Path) -> TaskModel:
+    """Restore a model, in evaluation mode on the CPU.
+
+    Args:
+        path: an AutoTimm ``.ckpt``, or an official YOLOX ``.pth``.
+
+    Raises:
+        CheckpointError: corrupt, foreign, of a newer version, or with weights that do not fit.
+    """
+    path = Path(path)
+    checkpoint = read_checkpoint(path)
+    if CHECKPOINT_KEY not in checkpoint:
+        if path.suffix != ".pth" and "pytorch-lightning_version" in checkpoint:
+            raise CheckpointError(
+                f"{path}: a Lightning checkpoint that does not say which AutoTimm model it is; "
+                "checkpoints are written by AutoTimm's models (model.save, or training with them)"
+            )
+        return YOLOXDetector.from_official(path)
+    model = _build(checkpoint, path)
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: the weights do not fit the model it describes: {text}") from error
+    model.checkpoint_sha256 = sha256_of(path)
+    return model.eval()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a file of tensors and plain types, without running any code that it may carry.
+
+    Raises:
+        CheckpointError: missing, corrupt, or holding other things than that.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        cause = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}: {cause})") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
+
+
+def _build(checkpoint: Mapping[str, Any], path: Path) -> TaskModel:
+    """The untrained model that a checkpoint describes."""
+    record = checkpoint[CHECKPOINT_KEY]
+    schema = str(record.get("schema"))
+    if schema != CHECKPOINT_SCHEMA:
+        raise CheckpointError(
+            f"{path}: is {schema}, but this AutoTimm reads {CHECKPOINT_SCHEMA}; "
+            "load it with the version that wrote it, or upgrade: pip install --upgrade autotimm-deploy"
+        )
+    if record["class"] not in MODEL_CLASSES:
+        known = ", ".join(MODEL_CLASSES)
+        raise CheckpointError(f"{path}: holds a {record['class']}, which is none of {known}; a newer AutoTimm wrote it")
+    arguments = dict(record["arguments"])
+    if isinstance(arguments.get("backbone"), dict):
+        arguments["backbone"] = {**arguments["backbone"], "pretrained": False}
+    arguments.update(pretrained=False, class_names=record["class_names"])
+    try:
+        model: TaskModel = MODEL_CLASSES[record["class"]](**arguments)
+        model.preprocess = Preprocess.from_dict(record["preprocess"])
+    except (TypeError, AutoTimmError) as error:
+        raise CheckpointError(f"{path}: describes a {record['class']} that cannot be built: {error}") from error
+    model.validation_images = list(record["validation_images"])
+    return model

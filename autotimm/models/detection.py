@@ -1,0 +1,103 @@
+"""What one-stage detectors share: inference as the artifact does it, and COCO AP in validation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from autotimm.dense import DenseOutputs, anchor_points, decode_yolox, joint_scores
+from autotimm.metrics.detection import DetectionMetric
+from autotimm.models.task import TaskModel
+from autotimm.runtime.assemble import assemble
+from autotimm.runtime.manifest import Task
+
+if TYPE_CHECKING:
+    from autotimm.data.batch import DetectionBatch
+
+
+class DetectionModel(TaskModel):
+    """A network that gives :class:`DenseOutputs`, with thresholds, class-aware NMS and COCO AP around it."""
+
+    task: ClassVar[Task] = "detection"
+    monitor: ClassVar[str] = "val/map"
+    strides: tuple[int, ...]
+    score_thresh: float
+    nms_thresh: float
+    max_detections_per_image: int
+    _metric: DetectionMetric
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Score and IoU threshold, and the number of detections kept."""
+        return {
+            "score": self.score_thresh,
+            "iou": self.nms_thresh,
+            "max_detections": self.max_detections_per_image,
+        }
+
+    @property
+    def postprocessing(self) -> dict[str, str | bool]:
+        """One label a box, and NMS within each class."""
+        return {"score": "objectness * class probability", "class_agnostic_nms": False, "multi_label": False}
+
+    def output_layout(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """``num_detections``, ``boxes``, ``scores``, ``labels``."""
+        limit = self.max_detections_per_image
+        return [
+            ("num_detections", "int32", (1,)),
+            ("boxes", "float32", (limit, 4)),
+            ("scores", "float32", (limit,)),
+            ("labels", "int32", (limit,)),
+        ]
+
+    def decode(self, outputs: DenseOutputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Every location's best class, before thresholds and NMS.
+
+        Returns:
+            ``boxes`` float32 ``[N, A, 4]`` xyxy in network-input pixels, ``scores`` float32 ``[N, A]``,
+            ``labels`` int64 ``[N, A]``.
+        """
+        height, width = self.preprocess.size
+        points, strides = anchor_points(height, width, self.strides, outputs.boxes.device)
+        logits, labels = outputs.classes.max(dim=1)
+        scores = joint_scores(outputs.objectness[:, 0], logits)
+        return decode_yolox(outputs.boxes, points, strides).transpose(1, 2), scores, labels
+
+    def infer(self, images: Tensor) -> dict[str, Tensor]:
+        """The artifact's outputs, with torchvision's NMS in place of the graph's."""
+        boxes, scores, labels = self.decode(self.network(self.normalize(images)))
+        limit = self.max_detections_per_image
+        outputs = {
+            "num_detections": torch.zeros(len(images), 1, dtype=torch.int32),
+            "boxes": torch.zeros(len(images), limit, 4),
+            "scores": torch.zeros(len(images), limit),
+            "labels": torch.full((len(images), limit), -1, dtype=torch.int32),
+        }
+        for index in range(len(images)):
+            found = torch.nonzero(scores[index] >= self.score_thresh)[:, 0]
+            kept = batched_nms(boxes[index, found], scores[index, found], labels[index, found], self.nms_thresh)
+            best = found[kept[:limit]]
+            outputs["num_detections"][index] = len(best)
+            outputs["boxes"][index, : len(best)] = boxes[index, best].cpu()
+            outputs["scores"][index, : len(best)] = scores[index, best].cpu()
+            outputs["labels"][index, : len(best)] = labels[index, best].int().cpu()
+        return outputs
+
+    def on_validation_epoch_start(self) -> None:
+        """Lightning's hook."""
+        self._metric = DetectionMetric(len(self.class_names))
+
+    def validation_step(self, batch: DetectionBatch, batch_index: int) -> None:
+        """Lightning's hook: collect the results in source pixels."""
+        outputs = self.outputs_as_arrays(batch.images)
+        self._metric.update(assemble(self.task, outputs, batch.placements, self.class_names), batch.truths)
+
+    def on_validation_epoch_end(self) -> None:
+        """Lightning's hook: COCO AP of the epoch."""
+        values = {f"val/{name}": value for name, value in self._metric.compute().items()}
+        self.log_dict(values, batch_size=1)
+        for name in ("val/map", "val/map_50"):
+            self.log(name, values[name], prog_bar=True, batch_size=1)

@@ -1,0 +1,206 @@
+"""What every trainable model shares: its preprocessing, class names, optimisation, checkpoint and export."""
+
+from __future__ import annotations
+
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+import timm
+import torch
+from torch import Tensor, nn
+
+from autotimm.models.normalize import Normalize
+from autotimm.optim.optimizers import build_optimizer
+from autotimm.optim.schedulers import build_scheduler
+from autotimm.runtime.environment import installed_version
+from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.files import replacing
+from autotimm.runtime.manifest import Manifest, Task
+from autotimm.runtime.preprocess import Preprocess
+from autotimm.version import __version__
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+CHECKPOINT_KEY = "autotimm"
+CHECKPOINT_SCHEMA = "autotimm.checkpoint/1"
+
+
+class TaskModel(pl.LightningModule, ABC):
+    """A network with one vision task around it.
+
+    Subclasses set :attr:`network` and implement :meth:`infer`. The network takes normalised float32 ``[N, 3, H, W]``;
+    batches and :meth:`infer` take uint8 RGB ``[N, H, W, 3]`` at the size of :attr:`preprocess`, as exported graphs do.
+    """
+
+    task: ClassVar[Task]
+    monitor: ClassVar[str]
+    """The validation metric by which the best checkpoint is chosen (larger is better)."""
+    network: nn.Module
+    normalize: Normalize
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        class_names: Sequence[str] | None,
+        preprocess: Preprocess,
+        lr: float,
+        weight_decay: float,
+        optimizer: str | Mapping[str, Any],
+        optimizer_kwargs: Mapping[str, Any] | None,
+        scheduler: str | Mapping[str, Any],
+        scheduler_kwargs: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ConfigError(f"num_classes is {num_classes}, but a model needs at least one class")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ConfigError(f"num_classes is {num_classes}, but {len(class_names)} class names were given")
+        self.num_classes = num_classes
+        self.names_given = class_names is not None
+        self.class_names = tuple(class_names or (f"class_{index}" for index in range(num_classes)))
+        self.preprocess = preprocess
+        self.validation_images: list[str] = []
+        """Paths of some validation images, for the verification of an export."""
+        self.checkpoint_sha256 = ""
+        """Of the file this model was loaded from, if it was."""
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.optimizer = optimizer
+        self.optimizer_kwargs = dict(optimizer_kwargs or {})
+        self.scheduler = scheduler
+        self.scheduler_kwargs = dict(scheduler_kwargs or {})
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How pixels become this network's input."""
+        return self._preprocess
+
+    @preprocess.setter
+    def preprocess(self, value: Preprocess) -> None:
+        self._preprocess = value
+        self.normalize = Normalize(value).to(self.device)
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """The network, as a person names it."""
+
+    @property
+    @abstractmethod
+    def thresholds(self) -> dict[str, float]:
+        """The numbers of the post-processing, as the manifest records them."""
+
+    @property
+    @abstractmethod
+    def postprocessing(self) -> dict[str, str | bool]:
+        """The choices of the post-processing, as the manifest records them."""
+
+    @abstractmethod
+    def output_layout(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Name, numpy dtype and shape (without the batch) of every output of :meth:`infer`."""
+
+    @abstractmethod
+    def infer(self, images: Tensor) -> dict[str, Tensor]:
+        """The outputs of an exported artifact, computed by PyTorch.
+
+        Args:
+            images: uint8 RGB ``[N, H, W, 3]`` at the size of :attr:`preprocess`.
+
+        Returns:
+            Tensors by the names, shapes and dtypes of the artifact's outputs.
+        """
+
+    def forward(self, pixels: Tensor) -> Any:
+        """The bare network on normalised float32 ``[N, 3, H, W]``."""
+        return self.network(pixels)
+
+    def outputs_as_arrays(self, images: Tensor) -> dict[str, NDArray[np.generic]]:
+        """:meth:`infer` without gradients, as numpy arrays."""
+        with torch.inference_mode():
+            return {name: value.cpu().numpy() for name, value in self.infer(images).items()}
+
+    def bind_data(self, *, preprocess: Preprocess, class_names: tuple[str, ...], validation_images: list[str]) -> None:
+        """Take over what the data module knows; it is recorded in the checkpoint.
+
+        Raises:
+            DataError: the classes of the data are not the classes of the model.
+        """
+        if len(class_names) != self.num_classes:
+            raise DataError(
+                f"the data has {len(class_names)} classes ({', '.join(class_names[:8])}"
+                f"{', ...' if len(class_names) > 8 else ''}), but the model was made for num_classes={self.num_classes}"
+            )
+        if self.names_given and class_names != self.class_names:
+            raise DataError(
+                f"the data's classes are {list(class_names[:8])}, but the model was given "
+                f"{list(self.class_names[:8])}; the order counts"
+            )
+        self.class_names = class_names
+        self.preprocess = preprocess
+        self.validation_images = validation_images
+
+    def configure_optimizers(self) -> Any:
+        """Lightning's hook: the optimiser and the schedule, by the names given to the constructor."""
+        optimizer = build_optimizer(self, self.optimizer, self.lr, self.weight_decay, self.optimizer_kwargs)
+        scheduler = build_scheduler(optimizer, self.scheduler, self.trainer, self.scheduler_kwargs)
+        return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook: make the checkpoint describe itself, in plain types only."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "schema": CHECKPOINT_SCHEMA,
+            "class": type(self).__name__,
+            "arguments": _plain(dict(self.hparams)),
+            "class_names": list(self.class_names),
+            "preprocess": self.preprocess.to_dict(),
+            "validation_images": list(self.validation_images),
+            "versions": library_versions(),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write a self-describing checkpoint without a trainer, for a model whose weights came from elsewhere."""
+        checkpoint: dict[str, Any] = {
+            "state_dict": self.state_dict(),
+            "epoch": 0,
+            "global_step": 0,
+            "pytorch-lightning_version": installed_version("pytorch-lightning"),
+        }
+        self.on_save_checkpoint(checkpoint)
+        with replacing(path) as temporary:
+            torch.save(checkpoint, temporary)
+        return Path(path)
+
+    def export(self, path: str | Path, **options: Any) -> Manifest:
+        """Write this model as a verified ONNX artifact: :func:`autotimm.export.export_to_onnx`."""
+        from autotimm.export import export_to_onnx
+
+        return export_to_onnx(self, path, **options)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes a model's answers."""
+    return {
+        "autotimm": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "pytorch-lightning": installed_version("pytorch-lightning"),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Lists, dicts, numbers, strings: what ``torch.load(weights_only=True)`` and JSON both take."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{value!r} ({type(value).__name__}) cannot be recorded in a checkpoint; give it by name")

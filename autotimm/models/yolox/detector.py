@@ -1,0 +1,155 @@
+"""``YOLOXDetector``: the official YOLOX in six sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from autotimm.data.batch import DetectionBatch
+from autotimm.dense import anchor_points
+from autotimm.losses.yolox import YOLOXLoss
+from autotimm.models.detection import DetectionModel
+from autotimm.models.yolox.coco_names import COCO_NAMES
+from autotimm.models.yolox.network import YOLOXNetwork
+from autotimm.models.yolox.official import read_official
+from autotimm.models.yolox.sizes import find_size
+from autotimm.runtime.errors import CheckpointError
+from autotimm.runtime.files import sha256_of
+from autotimm.runtime.preprocess import Preprocess
+
+
+class YOLOXDetector(DetectionModel):
+    """The official YOLOX: architecture, key names, preprocessing and post-processing of Megvii's release 0.1.1.
+
+    Args:
+        model_name: one of ``list_yolox_models()``.
+        num_classes: number of object classes; 80 are taken to be COCO's unless ``class_names`` says otherwise.
+        total_epochs: length of the ``yolox`` learning-rate schedule.
+        warmup_epochs: epochs of its quadratic warm-up.
+        no_aug_epochs: epochs at its end with a flat learning rate and the L1 loss on the boxes.
+        reg_loss_weight: weight of the IoU loss.
+        score_thresh: detections below this score (objectness times class probability) are dropped.
+        nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
+        max_detections_per_image: at most so many are kept, best first.
+        class_names: in the order of the class indices; taken from the data where absent.
+        optimizer: a name of ``list_optimizers()`` or ``{"class": "dotted.path", "params": {...}}``.
+        scheduler: a name of ``list_schedulers()``.
+        lr: learning rate for a batch of 64 images with the ``yolox`` recipe (it is scaled with the batch).
+        weight_decay: on convolution weights only.
+        pretrained: a path of official weights (``yolox_nano.pth``) to start from; for another number of classes the
+            class predictors start afresh. ``False`` starts from random weights.
+    """
+
+    network: YOLOXNetwork
+
+    def __init__(
+        self,
+        model_name: str = "yolox-s",
+        num_classes: int = 80,
+        *,
+        total_epochs: int = 300,
+        warmup_epochs: int = 5,
+        no_aug_epochs: int = 15,
+        reg_loss_weight: float = 5.0,
+        score_thresh: float = 0.01,
+        nms_thresh: float = 0.65,
+        max_detections_per_image: int = 100,
+        class_names: Sequence[str] | None = None,
+        pretrained: bool | str = False,
+        lr: float = 0.01,
+        weight_decay: float = 5e-4,
+        optimizer: str | Mapping[str, Any] = "sgd",
+        optimizer_kwargs: Mapping[str, Any] | None = None,
+        scheduler: str = "yolox",
+        scheduler_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.size = find_size(model_name)
+        super().__init__(
+            num_classes=num_classes,
+            class_names=class_names,
+            preprocess=yolox_preprocess(self.size.test_size),
+            lr=lr,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            optimizer_kwargs=optimizer_kwargs,
+            scheduler=scheduler,
+            scheduler_kwargs=scheduler_kwargs,
+        )
+        self.save_hyperparameters()
+        if num_classes == len(COCO_NAMES) and class_names is None:
+            self.class_names = COCO_NAMES
+        self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
+        self.max_detections_per_image = max_detections_per_image
+        self.total_epochs, self.warmup_epochs, self.no_aug_epochs = total_epochs, warmup_epochs, no_aug_epochs
+        self.network = YOLOXNetwork(self.size, num_classes)
+        self.strides = self.network.strides
+        self.loss = YOLOXLoss(num_classes, reg_loss_weight)
+        if isinstance(pretrained, str):
+            self._start_from(pretrained)
+
+    @property
+    def architecture(self) -> str:
+        """``yolox-nano`` and so on."""
+        return self.size.name
+
+    @classmethod
+    def from_official(cls, path: str | Path, **arguments: Any) -> YOLOXDetector:
+        """A detector with the weights of an official checkpoint; size and class count are read from it.
+
+        Args:
+            path: official ``.pth`` file.
+            **arguments: further arguments of the constructor.
+
+        Raises:
+            CheckpointError: not an official checkpoint, or with missing or extra keys.
+        """
+        size, num_classes, state = read_official(path)
+        model = cls(size.name, num_classes, **arguments)
+        model.network.load_state_dict(state)
+        model.checkpoint_sha256 = sha256_of(path)
+        return model.eval()
+
+    def training_step(self, batch: DetectionBatch, batch_index: int) -> Tensor:
+        """Lightning's hook: the YOLOX loss, with L1 in the last ``no_aug_epochs``."""
+        height, width = batch.images.shape[1:3]
+        points, strides = anchor_points(height, width, self.strides, self.device)
+        losses = self.loss(
+            self.network(self.normalize(batch.images)),
+            points,
+            strides,
+            batch.boxes,
+            batch.labels,
+            use_l1=self.current_epoch >= self.total_epochs - self.no_aug_epochs,
+        )
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch.images))
+        return losses["loss"]
+
+    def _start_from(self, path: str) -> None:
+        """Load official weights; predictors of another number of classes keep their initial values."""
+        size, num_classes, state = read_official(path)
+        if num_classes != self.num_classes:
+            state = {key: value for key, value in state.items() if not key.startswith("head.cls_preds.")}
+        own = self.network.state_dict()
+        others = [key for key, value in state.items() if key not in own or own[key].shape != value.shape]
+        if others:
+            raise CheckpointError(
+                f"{path}: not weights of {self.size.name}: {len(others)} keys do not fit it, such as {others[0]}; "
+                f"the file holds {size.name}"
+            )
+        self.network.load_state_dict({**own, **state})
+
+
+def yolox_preprocess(size: tuple[int, int]) -> Preprocess:
+    """The official preprocessing: BGR 0..255, letterbox at the top left on grey 114, bilinear without antialiasing."""
+    return Preprocess(
+        size=size,
+        fit="letterbox",
+        align="top_left",
+        interpolation="bilinear",
+        antialias=False,
+        pad_value=114,
+        channel_order="bgr",
+    )

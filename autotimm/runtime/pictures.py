@@ -1,0 +1,76 @@
+"""Images to verify and to measure on: the user's, or generated ones where there are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from autotimm.runtime.images import list_images
+
+LIMIT = 16
+"""Images compared: enough to meet small and large objects, few enough for an export to stay quick."""
+SIZES = ((480, 640), (640, 480), (333, 500), (720, 1280), (64, 64), (200, 900))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images and, in words, where they came from."""
+
+    images: list[Path] | list[NDArray[np.uint8]]
+    source: str
+
+
+def choose_pictures(folder: str | Path | None, remembered: list[str]) -> Pictures:
+    """From the folder where one is given, else the validation images of the checkpoint, else generated ones.
+
+    Raises:
+        DataError: the folder is missing or holds no images.
+    """
+    if folder is not None:
+        found = list_images(folder)
+        return Pictures(_spread(found), f"{len(_spread(found))} of {len(found)} images in {Path(folder).name}")
+    present = [Path(name) for name in remembered if Path(name).is_file()]
+    if present:
+        return Pictures(_spread(present), "validation images of the checkpoint")
+    reason = "the checkpoint remembers no images" if not remembered else "the checkpoint's images are not here"
+    return Pictures(
+        [generate(height, width, seed) for seed, (height, width) in enumerate(SIZES)], f"generated ({reason})"
+    )
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """Generated pictures as JPEG files, for measuring from file to result."""
+    paths = []
+    for seed, (height, width) in enumerate(SIZES):
+        paths.append(folder / f"{width}x{height}.jpg")
+        Image.fromarray(generate(height, width, seed)).save(paths[-1], quality=90)
+    return paths
+
+
+def generate(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """A picture with smooth and sharp parts: coloured shapes on a gradient, blurred here and there, with noise."""
+    random = np.random.default_rng(seed)
+    ramp = np.linspace(0, 1, width)[None, :, None] * np.linspace(0.3, 1, height)[:, None, None]
+    background = (ramp * random.integers(60, 255, 3)).astype(np.uint8)
+    image = Image.fromarray(background)
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y = random.uniform(0, width), random.uniform(0, height)
+        w, h = random.uniform(0.05, 0.4, 2) * min(height, width)
+        colour = tuple(int(value) for value in random.integers(0, 255, 3))
+        shape = draw.ellipse if random.random() < 0.5 else draw.rectangle
+        shape((x - w / 2, y - h / 2, x + w / 2, y + h / 2), fill=colour)
+    image.paste(image.crop((0, 0, width // 2, height)).filter(ImageFilter.GaussianBlur(3)))
+    noise = random.normal(0, 6, (height, width, 3))
+    return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8)
+
+
+def _spread(images: list[Path]) -> list[Path]:
+    """At most ``LIMIT`` images, evenly over the list, since folders are often sorted by class."""
+    if len(images) <= LIMIT:
+        return images
+    return [images[index * len(images) // LIMIT] for index in range(LIMIT)]
