@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 Color = tuple[int, int, int]
+Corner = tuple[int, int]
 
 _SMALLEST_LETTERS = 7
 """Pixels; smaller letters cannot be read, so a caption that would need them is left out."""
@@ -51,16 +52,18 @@ def draw_boxes(
     """
     canvas, pen = _canvas(image)
     thickness = max(1, round(min(canvas.size) / 220))
-    items = list(zip(boxes.tolist(), labels, captions, strict=True))[::-1]
-    for box, label, _ in items:
+    items = list(zip(boxes.tolist(), labels, captions, strict=True))
+    for box, label, _ in reversed(items):
         pen.rectangle(_pixels(box, canvas.size), outline=color_of(int(label)), width=thickness)
-    # All captions after all boxes, so that no line runs through a text.
+    # All captions after all boxes, so that no line runs through a text; the best are placed first and drawn last.
+    placed: list[tuple[_Plate, Corner, Color]] = []
     for box, label, caption in items:
-        left, top, _, _ = _pixels(box, canvas.size)
         plate = _Plate.fitting(caption, canvas.size)
         if plate is not None:
-            above = top - plate.height
-            plate.draw(pen, left, above if above >= 0 else top, color_of(int(label)))
+            corner = _free_corner(plate, _pixels(box, canvas.size), [(other, at) for other, at, _ in placed])
+            placed.append((plate, corner, color_of(int(label))))
+    for plate, corner, color in reversed(placed):
+        plate.draw(pen, corner, color)
     return canvas
 
 
@@ -72,7 +75,7 @@ def draw_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
         plate = _Plate.fitting(line, canvas.size)
         if plate is None or top + plate.height > canvas.height:
             break
-        plate.draw(pen, 0, top, _CAPTION_BACKGROUND)
+        plate.draw(pen, (0, top), _CAPTION_BACKGROUND)
         top += plate.height
     return canvas
 
@@ -92,7 +95,7 @@ class _Plate:
         """In the size that suits the picture or the largest that fits in; ``None`` where no legible one does."""
         width, height = canvas_size
         # By the geometric mean of the sides, which suits panoramas as well as squares.
-        letters = min(max(12, round((width * height) ** 0.5 / 34)), 120)
+        letters = min(max(10, round((width * height) ** 0.5 / 34)), 120)
         while letters >= _SMALLEST_LETTERS:
             font = _font(letters)
             plate = cls(text, font, *_extent(text, font, letters), canvas_size)
@@ -101,13 +104,37 @@ class _Plate:
             letters = min(letters - 1, int(letters * min(width / plate.width, height / plate.height)))
         return None
 
-    def draw(self, pen: ImageDraw, left: int, top: int, background: Color) -> None:
-        """Draw with the top-left corner here, or moved just so far that all of it lies inside the picture."""
-        left = max(0, min(left, self.canvas_size[0] - self.width))
-        top = max(0, min(top, self.canvas_size[1] - self.height))
+    def moved_inside(self, left: int, top: int) -> Corner:
+        """The nearest top-left corner with which all of it lies inside the picture."""
+        width, height = self.canvas_size
+        return max(0, min(left, width - self.width)), max(0, min(top, height - self.height))
+
+    def draw(self, pen: ImageDraw, corner: Corner, background: Color) -> None:
+        """Draw with its top-left corner here."""
+        left, top = corner
         pen.rectangle((left, top, left + self.width - 1, top + self.height - 1), fill=background)
         middle = left + self.width / 2, top + self.height / 2
         pen.text(middle, self.text, fill=_text_color(background), font=self.font, anchor="mm")
+
+
+def _free_corner(plate: _Plate, box: tuple[int, int, int, int], placed: Sequence[tuple[_Plate, Corner]]) -> Corner:
+    """Above the box, inside its top, below it or inside its bottom: the first place where no other caption is."""
+    left, top, _, bottom = box
+    above, below = top - plate.height, bottom + 1
+    tops = [above, top, below, bottom - plate.height + 1]
+    if above < 0:
+        tops = tops[1:]
+    corners = [plate.moved_inside(left, edge) for edge in tops]
+    for x, y in corners:
+        if not any(
+            x < other_x + other.width
+            and other_x < x + plate.width
+            and y < other_y + other.height
+            and other_y < y + plate.height
+            for other, (other_x, other_y) in placed
+        ):
+            return x, y
+    return corners[0]
 
 
 def _canvas(image: Image.Image) -> tuple[Image.Image, ImageDraw]:

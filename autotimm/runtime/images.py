@@ -109,7 +109,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         raise ImageError(f"array {array.dtype} {list(shape)}: holds no pixels")
     if array.ndim == 2 or shape[2] == 1:
         return np.repeat(array.reshape(shape[0], shape[1], 1), 3, axis=2)
-    return np.require(array[:, :, :3], requirements=["C", "W"])
+    return np.require(array if shape[2] == 3 else array[:, :, :3], requirements=["C", "W"])
 
 
 def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
