@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +24,7 @@ _WHOLE_OVER_PART = 4
 """Scaled pixels over wanted pixels up to which :func:`_antialiased` scales the whole; photographs stay under 2.5."""
 
 _CHUNK = 1 << 17
-"""Numbers per block of rows in :func:`_bilinear`: a few such uint16 arrays fit a second-level cache."""
+"""Numbers per block of rows in :func:`_bilinear`: the scratch of a block, at most 2 MB, stays in cache."""
 
 
 class _Span(NamedTuple):
@@ -114,11 +117,14 @@ def _bilinear(image: NDArray[np.uint8], rows: _Span, columns: _Span, out: NDArra
     left, right, mix_left, mix_right = _column_taps(columns)
     mix_upper = np.uint16(256) - mix_lower
     flat = np.ascontiguousarray(image).reshape(rows.source, columns.source * 3)
-    step = max(1, min(len(upper), _CHUNK // flat.shape[1]))
-    # Scratch is written over and over: fresh memory would cost more than the arithmetic.
-    upper_mixed, lower_mixed = np.empty((2, step, flat.shape[1]), np.uint16)
-    gathered = np.empty((step, len(left)), np.uint16)
-    left_mixed, right_mixed = np.empty((2, step, len(left)), np.uint32)
+    step = max(1, min(len(upper), _CHUNK // max(flat.shape[1], len(left))))
+    left_mixed, right_mixed, gathered, upper_mixed, lower_mixed = _scratch(
+        ((step, len(left)), np.uint32),
+        ((step, len(left)), np.uint32),
+        ((step, len(left)), np.uint16),
+        ((step, flat.shape[1]), np.uint16),
+        ((step, flat.shape[1]), np.uint16),
+    )
     for start in range(0, len(upper), step):
         block = slice(start, min(start + step, len(upper)))
         count = block.stop - block.start
@@ -140,6 +146,22 @@ def _bilinear(image: NDArray[np.uint8], rows: _Span, columns: _Span, out: NDArra
         total += np.uint32(1 << 23)
         total >>= np.uint32(24)
         out[block] = total.reshape(count, -1, 3)
+
+
+_kept = threading.local()
+
+
+def _scratch(*wanted: tuple[tuple[int, int], type[np.generic]]) -> list[NDArray[Any]]:
+    """Arrays to write over, in memory that each thread keeps: fresh pages would cost as much as the arithmetic."""
+    sizes = [math.prod(shape) * np.dtype(kind).itemsize for shape, kind in wanted]
+    starts = [0, *accumulate(-(-size // 64) * 64 for size in sizes)]  # each begins a cache line
+    memory: NDArray[np.uint8] | None = getattr(_kept, "memory", None)
+    if memory is None or memory.size < starts[-1]:
+        memory = _kept.memory = np.empty(starts[-1], np.uint8)
+    return [
+        memory[start : start + size].view(kind).reshape(shape)
+        for (shape, kind), start, size in zip(wanted, starts, sizes, strict=False)
+    ]
 
 
 @lru_cache(maxsize=64)
