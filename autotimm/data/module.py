@@ -127,8 +127,8 @@ class VisionDataModule(pl.LightningDataModule, ABC):
 
     def _some_validation_images(self) -> list[str]:
         paths = [path for path, _ in self.validation_samples()]
-        step = max(1, len(paths) // REMEMBERED_IMAGES)
-        return [str(path.resolve()) for path in paths[::step][:REMEMBERED_IMAGES]]
+        count = min(len(paths), REMEMBERED_IMAGES)  # from all over the set, so from every class
+        return [str(paths[index * len(paths) // count].resolve()) for index in range(count)]
 
 
 def _height_and_width(image_size: int | Sequence[int] | None) -> tuple[int, int] | None:

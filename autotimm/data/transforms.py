@@ -170,7 +170,8 @@ def _random(seed: int) -> np.random.Generator:
 
 
 def _flipped(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return image[:, ::-1].copy()
+    mirrored: NDArray[np.uint8] = image[:, ::-1].copy()  # torch takes no negative strides
+    return mirrored
 
 
 def _tensor(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -1,0 +1,205 @@
+"""``AutoTrainer``: a ``pl.Trainer`` whose defaults suit the models of this package."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+
+from autotimm.runtime.errors import CheckpointError, ConfigError
+from autotimm.training.checkpointing import BestAndLastCheckpoint
+from autotimm.training.run_folder import RunFolder
+
+LOG_EVERY = 50
+"""Steps between two rows of the log: Lightning's default, lowered where an epoch is shorter."""
+
+
+class AutoTrainer(pl.Trainer):
+    """A ``pl.Trainer`` that keeps the best and the last checkpoint and a CSV log in a folder of its own.
+
+    Each :meth:`fit` makes a new folder ``default_root_dir/name``, ``name-2`` and so on, with ``checkpoints/best.ckpt``,
+    ``checkpoints/last.ckpt`` and ``metrics.csv``.
+
+    Args:
+        max_epochs: length of the training.
+        name: of the run's folder.
+        seed: of everything random in the training; not fixed where absent.
+        checkpoint_monitor: the metric that says which checkpoint is best, smaller being better where its name has
+            "loss" in it. ``auto`` is the model's own (``val/accuracy``, ``val/map``), ``None`` the latest.
+        early_stopping: stop after so many validations in which that metric has not improved.
+        default_root_dir: where runs are kept.
+        logger: ``True`` for the CSV log, ``False`` for none, or Lightning's loggers.
+        callbacks: further callbacks.
+        enable_checkpointing: whether checkpoints are written.
+        enable_model_summary: whether a table of the model's layers is printed.
+        log_every_n_steps: steps between two rows of the log; fits the length of an epoch where absent.
+        **kwargs: every other argument of ``pl.Trainer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_epochs: int | None = 10,
+        name: str = "train",
+        seed: int | None = None,
+        checkpoint_monitor: str | None = "auto",
+        early_stopping: int | None = None,
+        default_root_dir: str | Path = "runs",
+        logger: Any = True,
+        callbacks: list[Callback] | Callback | None = None,
+        enable_checkpointing: bool = True,
+        enable_model_summary: bool = False,
+        log_every_n_steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
+        if log_every_n_steps is None:
+            given.append(_LogInterval())
+        self._name, self._seed, self._monitor, self._patience = name, seed, checkpoint_monitor, early_stopping
+        self._keeps_checkpoints, self._keeps_csv = enable_checkpointing, logger is True or logger is None
+        self._is_trial = bool(kwargs.get("fast_dev_run"))
+        self._of_this_run: list[Callback] = []
+        self.callbacks: list[Callback]
+        with _quiet():
+            super().__init__(
+                max_epochs=max_epochs,
+                default_root_dir=default_root_dir,
+                logger=False if self._keeps_csv else logger,
+                callbacks=given,
+                # BestAndLastCheckpoint comes with fit(), which knows the model's metric
+                enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in given),
+                enable_model_summary=enable_model_summary,
+                # one batch is certainly no more than an epoch has; _LogInterval raises it
+                log_every_n_steps=1 if log_every_n_steps is None else log_every_n_steps,
+                **kwargs,
+            )
+
+    def fit(  # type: ignore[override]
+        self,
+        model: pl.LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: pl.LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool = True,
+    ) -> None:
+        """Train, in a new run folder.
+
+        Args:
+            model: what to train.
+            train_dataloaders: loaders, or a data module.
+            val_dataloaders: loaders.
+            datamodule: instead of loaders.
+            ckpt_path: a checkpoint of an earlier training to go on from. Its folder is left as it is.
+            weights_only: refuse a ``ckpt_path`` that holds anything but tensors and plain data.
+
+        Raises:
+            CheckpointError: no such ``ckpt_path``.
+        """
+        if ckpt_path is not None:
+            ckpt_path = self._existing(ckpt_path)
+        if self._seed is not None:
+            pl.seed_everything(self._seed, workers=True, verbose=False)
+        self._start_run(model)
+        with _quiet():
+            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+
+    def _existing(self, checkpoint: str | Path) -> str | Path:
+        """The path of a checkpoint; ``best`` and ``last`` are those of this trainer's latest run."""
+        if checkpoint in ("best", "last"):
+            return self.best_checkpoint if checkpoint == "best" else self.last_checkpoint
+        if "://" not in str(checkpoint) and not Path(checkpoint).is_file():
+            raise CheckpointError(f"{checkpoint}: there is no such checkpoint to go on from")
+        return checkpoint
+
+    def _start_run(self, model: pl.LightningModule) -> None:
+        """Put the callbacks of a new run in place of the last run's."""
+        others = [callback for callback in self.callbacks if callback not in self._of_this_run]
+        self._of_this_run = []
+        if not self._is_trial:
+            monitor = self._monitored(model)
+            mode = "min" if monitor is not None and "loss" in monitor else "max"
+            checkpoints = BestAndLastCheckpoint(monitor, mode) if self._keeps_checkpoints else None
+            self._of_this_run.append(RunFolder(self.default_root_dir, self._name, checkpoints, self._keeps_csv))
+            if self._patience is not None:
+                if monitor is None:
+                    raise ConfigError("early_stopping needs a metric that is validated: give checkpoint_monitor")
+                self._of_this_run.append(EarlyStopping(monitor, patience=self._patience, mode=mode))
+            if checkpoints is not None:
+                self._of_this_run.append(checkpoints)
+        # Lightning wants those that save to come last
+        self.callbacks = sorted(
+            [*others, *self._of_this_run], key=lambda callback: isinstance(callback, ModelCheckpoint)
+        )
+
+    def _monitored(self, model: pl.LightningModule) -> str | None:
+        if self.limit_val_batches == 0:
+            return None
+        return getattr(model, "monitor", None) if self._monitor == "auto" else self._monitor
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint of the best epoch so far.
+
+        Raises:
+            ConfigError: nothing has been saved.
+        """
+        return _saved(self._checkpointing.best_model_path, "best")
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint of the last epoch.
+
+        Raises:
+            ConfigError: nothing has been saved.
+        """
+        return _saved(self._checkpointing.last_model_path, "last")
+
+    @property
+    def best_score(self) -> float | None:
+        """The monitored metric of the best checkpoint; ``None`` where nothing is monitored."""
+        score = self._checkpointing.best_model_score
+        return None if score is None else float(score)
+
+    @property
+    def _checkpointing(self) -> BestAndLastCheckpoint:
+        for callback in self._of_this_run:
+            if isinstance(callback, BestAndLastCheckpoint):
+                return callback
+        raise ConfigError("this trainer has kept no checkpoint: it has not been fitted, or checkpointing is off")
+
+
+class _LogInterval(Callback):
+    """Set the interval of the log once the number of batches is known."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.log_every_n_steps = int(max(1, min(LOG_EVERY, trainer.num_training_batches)))  # type: ignore[attr-defined]
+
+
+def _saved(path: str, which: str) -> Path:
+    if not path:
+        raise ConfigError(f"there is no {which} checkpoint yet: no epoch was finished")
+    return Path(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's remarks about devices and products off the screen, and the warnings no one can act on."""
+    remarks = logging.getLogger("pytorch_lightning")
+    level = remarks.level
+    remarks.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # a frozen backbone is in evaluation mode on purpose
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
+        # Lightning 2.6 asks torch's pytree in a way that torch 2.14 has deprecated
+        warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
+        try:
+            yield
+        finally:
+            remarks.setLevel(level)
