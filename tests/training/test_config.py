@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +140,27 @@ def test_classes_of_model_and_data_must_agree(folder: Path) -> None:
     with pytest.raises(DataError, match=r"2 classes .*num_classes=3"):
         run_training(load_config(write(folder), ["model.num_classes=3"]))
     assert not (folder / "runs" / "train").exists()
+
+
+def test_a_detector_from_a_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (tmp_path / "data" / "images" / split).mkdir(parents=True)
+        (tmp_path / "data" / "annotations").mkdir(exist_ok=True)
+        names = [f"{index}.png" for index in range(4)]
+        for name in names:
+            pixels = random.integers(0, 80, (48, 64, 3), dtype=np.uint8)
+            pixels[10:40, 8:40] = 220
+            Image.fromarray(pixels).save(tmp_path / "data" / "images" / split / name)
+        content = {
+            "images": [{"id": i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names)],
+            "categories": [{"id": 4, "name": "plate"}],
+            "annotations": [{"image_id": i, "category_id": 4, "bbox": [8, 10, 32, 30]} for i in range(4)],
+        }
+        (tmp_path / "data" / "annotations" / f"{split}.json").write_text(json.dumps(content))
+    model = {"class": "YOLOXDetector", "model_name": "yolox-nano", "num_classes": 1}
+    data = {"class": "DetectionDataModule", "root": str(tmp_path / "data"), "image_size": 64, "batch_size": 2}
+    best = run_training(load_config(write(tmp_path, model=model, data=data), ["trainer.max_epochs=1"]))
+    model = load_checkpoint(best)
+    assert model.class_names == ("plate",)
+    assert model.preprocess.size == (64, 64)
