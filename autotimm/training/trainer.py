@@ -12,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
+from autotimm.models.task import TaskModel
 from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.training.checkpointing import BestAndLastCheckpoint
 from autotimm.training.run_folder import RunFolder
@@ -106,6 +107,10 @@ class AutoTrainer(pl.Trainer):
             ckpt_path = self._existing(ckpt_path)
         if self._seed is not None:
             pl.seed_everything(self._seed, workers=True, verbose=False)
+        if isinstance(model, TaskModel):
+            # Lightning trains in whatever mode it finds: a loaded model's is evaluation, and a new one's is training
+            # even where its backbone is frozen. The model's own train() knows which parts stay as they are.
+            model.train()
         self._start_run(model)
         with _quiet():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
@@ -195,7 +200,7 @@ def _quiet() -> Iterator[None]:
     level = remarks.level
     remarks.setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # a frozen backbone is in evaluation mode on purpose
+        # a frozen backbone is in evaluation mode on purpose; fit() sees to all else
         warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
         # Lightning 2.6 asks torch's pytree in a way that torch 2.14 has deprecated
         warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)

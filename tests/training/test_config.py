@@ -8,9 +8,11 @@ import torch
 import yaml
 from PIL import Image
 
-from autotimm.models import load_checkpoint
+from autotimm.data import ImageDataModule
+from autotimm.models import ImageClassifier, load_checkpoint
 from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.training.config import Section, load_config, run_training
+from autotimm.training.trainer import AutoTrainer
 
 CLASSIFIER = {"class": "ImageClassifier", "backbone": "test_resnet", "num_classes": 2, "pretrained": False}
 
@@ -54,6 +56,19 @@ def test_a_training_from_a_file(folder: Path) -> None:
     resumed = folder / "runs" / "train-2" / "checkpoints" / "last.ckpt"
     assert torch.load(resumed, weights_only=True)["epoch"] == 2
     assert longer.is_file()
+
+
+def test_the_statistics_of_a_frozen_backbone_stay_and_others_move(folder: Path) -> None:
+    for frozen in (True, False):
+        model = ImageClassifier("test_resnet", 2, pretrained=False, freeze_backbone=frozen)
+        before = {name: value.clone() for name, value in model.network.named_buffers()}
+        weights = model.network.get_classifier().weight.detach().clone()
+        trainer = AutoTrainer(max_epochs=1, default_root_dir=folder / "runs", enable_progress_bar=False)
+        model.eval()  # as load_checkpoint hands it out
+        trainer.fit(model, datamodule=ImageDataModule(folder / "data", image_size=32, batch_size=8))
+        moved = [name for name, value in model.network.named_buffers() if not torch.equal(value, before[name])]
+        assert (moved == []) is frozen
+        assert not torch.equal(model.network.get_classifier().weight, weights)
 
 
 def test_values_arrive_as_their_arguments_want_them(folder: Path) -> None:
