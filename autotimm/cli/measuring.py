@@ -61,7 +61,8 @@ def _print(report: LatencyReport) -> None:
     for name, timing in report.stages.items():
         table.add_row(name, *(f"{value:.2f}" for value in (timing.p50, timing.p90, timing.p99)))
     out.print(table)
+    out.print(f"{report.throughput:.1f} images/s one after another")
+    out.print(f"predict() takes {report.overhead:.2f} times the bare session")
     out.print(
-        f"{report.throughput:.1f} images/s one after another; predict() takes {report.overhead:.2f} times the bare "
-        f"session; loaded in {report.load_ms:.0f} ms, first prediction {report.first_ms:.0f} ms, {report.file_mb:.1f} MB\n"
+        f"{report.file_mb:.1f} MB, loaded in {report.load_ms:.0f} ms, first prediction {report.first_ms:.0f} ms\n"
     )

@@ -60,6 +60,7 @@ def compare_detections(
     placement: Placement,
     *,
     thresholds: dict[str, float],
+    box_tolerance: float,
     score_tolerance: float,
 ) -> None:
     """Match the detections of one image by class and IoU, then compare boxes (in network-input pixels) and scores.
@@ -68,8 +69,11 @@ def compare_detections(
     """
     expected = placement.to_input(reference.boxes)
     actual = placement.to_input(artifact.boxes)
-    overlap = iou_matrix(expected, actual)
-    pairs = match(np.where(reference.labels[:, None] == artifact.labels[None, :], overlap, 0.0), SAME_OBJECT_IOU)
+    same_class = reference.labels[:, None] == artifact.labels[None, :]
+    apart = np.abs(expected[:, None, :] - actual[None, :, :]).max(axis=2)
+    # Boxes that lie outside the image are clipped to lines, which overlap nothing: those match by their corners.
+    similarity = np.where(apart <= box_tolerance, 1.0, iou_matrix(expected, actual))
+    pairs = match(np.where(same_class, similarity, 0.0), SAME_OBJECT_IOU)
     rows, columns = pairs[:, 0], pairs[:, 1]
     differences.compared["images"] += 1
     differences.compared["detections"] += len(reference)

@@ -117,6 +117,7 @@ def _compare(
             ours,
             manifest.preprocess.place(*theirs.image_size),
             thresholds=manifest.thresholds,
+            box_tolerance=tolerance["box_px"],
             score_tolerance=tolerance["score"],
         )
 

@@ -106,9 +106,8 @@ def imagenet_class_names(num_classes: int) -> tuple[str, ...] | None:
 
 
 def _check_name(name: str) -> None:
-    if ":" in name or timm.is_model(
-        name.split(".", maxsplit=1)[0]
-    ):  # hf-hub:owner/model and local-dir:folder are timm's own words
+    is_elsewhere = ":" in name  # timm's own hf-hub:owner/model and local-dir:folder
+    if is_elsewhere or timm.is_model(name.split(".", maxsplit=1)[0]):
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=4)
     hint = f"did you mean {', '.join(near)}?" if near else "see: autotimm backbones"

@@ -97,7 +97,5 @@ class DetectionModel(TaskModel):
 
     def on_validation_epoch_end(self) -> None:
         """Lightning's hook: COCO AP of the epoch."""
-        values = {f"val/{name}": value for name, value in self._metric.compute().items()}
-        self.log_dict(values, batch_size=1)
-        for name in ("val/map", "val/map_50"):
-            self.log(name, values[name], prog_bar=True, batch_size=1)
+        for name, value in self._metric.compute().items():
+            self.log(f"val/{name}", value, prog_bar=name in ("map", "map_50"), batch_size=1)

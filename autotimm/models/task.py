@@ -146,9 +146,15 @@ class TaskModel(pl.LightningModule, ABC):
         self.preprocess = preprocess
         self.validation_images = validation_images
 
+    def learning_rate(self) -> float:
+        """The peak learning rate."""
+        return self.lr
+
     def configure_optimizers(self) -> Any:
         """Lightning's hook: the optimiser and the schedule, by the names given to the constructor."""
-        optimizer = build_optimizer(self, self.optimizer, self.lr, self.weight_decay, self.optimizer_kwargs)
+        optimizer = build_optimizer(
+            self, self.optimizer, self.learning_rate(), self.weight_decay, self.optimizer_kwargs
+        )
         scheduler = build_scheduler(optimizer, self.scheduler, self.trainer, self.scheduler_kwargs)
         return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
 

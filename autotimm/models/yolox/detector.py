@@ -37,7 +37,8 @@ class YOLOXDetector(DetectionModel):
         class_names: in the order of the class indices; taken from the data where absent.
         optimizer: a name of ``list_optimizers()`` or ``{"class": "dotted.path", "params": {...}}``.
         scheduler: a name of ``list_schedulers()``.
-        lr: learning rate for a batch of 64 images with the ``yolox`` recipe (it is scaled with the batch).
+        lr: learning rate; with ``sgd`` the official rule applies, by which it is for 64 images a step and goes with
+            their number.
         weight_decay: on convolution weights only.
         pretrained: a path of official weights (``yolox_nano.pth``) to start from; for another number of classes the
             class predictors start afresh. ``False`` starts from random weights.
@@ -67,6 +68,8 @@ class YOLOXDetector(DetectionModel):
         scheduler_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.size = find_size(model_name)
+        lengths = {"total_epochs": total_epochs, "warmup_epochs": warmup_epochs, "no_aug_epochs": no_aug_epochs}
+        schedule = lengths if scheduler == "yolox" else {}
         super().__init__(
             num_classes=num_classes,
             class_names=class_names,
@@ -76,7 +79,7 @@ class YOLOXDetector(DetectionModel):
             optimizer=optimizer,
             optimizer_kwargs=optimizer_kwargs,
             scheduler=scheduler,
-            scheduler_kwargs=scheduler_kwargs,
+            scheduler_kwargs={**schedule, **(scheduler_kwargs or {})},
         )
         self.save_hyperparameters()
         if num_classes == len(COCO_NAMES) and class_names is None:
@@ -111,6 +114,16 @@ class YOLOXDetector(DetectionModel):
         model.network.load_state_dict(state)
         model.checkpoint_sha256 = sha256_of(path)
         return model.eval()
+
+    def learning_rate(self) -> float:
+        """The official rule: ``lr`` is for 64 images a step, and goes with their number."""
+        if self.optimizer != "sgd":
+            return self.lr
+        trainer = self.trainer
+        trainer.fit_loop.setup_data()  # so that the loader is there to be asked
+        loader: Any = trainer.train_dataloader
+        images = loader.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        return float(self.lr * images / 64)
 
     def training_step(self, batch: DetectionBatch, batch_index: int) -> Tensor:
         """Lightning's hook: the YOLOX loss, with L1 in the last ``no_aug_epochs``."""

@@ -1,0 +1,187 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from autotimm.export import export_to_onnx
+from autotimm.export import onnx as onnx_export
+from autotimm.models import ImageClassifier, YOLOXDetector
+from autotimm.runtime import load, read_manifest
+from autotimm.runtime.errors import AutoTimmError, ConfigError, ExportError, VerificationError
+from autotimm.runtime.manifest import Verification
+from autotimm.runtime.pictures import generate
+
+
+def run(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return dict(zip((o.name for o in session.get_outputs()), session.run(None, {"images": batch}), strict=True))
+
+
+def pictures(count: int, height: int, width: int) -> np.ndarray:
+    return np.stack([generate(height, width, seed) for seed in range(count)])
+
+
+@pytest.mark.parametrize("nms", ["operator", "tensor"])
+def test_detection_graph_gives_the_models_answers(detector: YOLOXDetector, tmp_path: Path, nms: str) -> None:
+    path = tmp_path / "model.onnx"
+    manifest = export_to_onnx(detector, path, batch="dynamic", nms=nms, max_detections=40)
+    assert manifest.verification.status == "passed"
+    assert manifest.verification.compared["detections"] > 100
+    images = pictures(3, 96, 128)
+    actual = run(path, images)
+    expected = detector.outputs_as_arrays(torch.from_numpy(images))
+    assert [spec.name for spec in manifest.outputs] == list(actual)
+    for spec in manifest.outputs:
+        assert actual[spec.name].dtype == spec.dtype
+        assert actual[spec.name].shape == (3, *spec.shape[1:])
+    assert actual["num_detections"].min() > 5
+    counts = actual["num_detections"][:, 0]
+    np.testing.assert_array_equal(counts, np.minimum(expected["num_detections"][:, 0], 40))
+    for index, count in enumerate(counts):
+        np.testing.assert_allclose(actual["boxes"][index, :count], expected["boxes"][index, :count], atol=0.02)
+        np.testing.assert_allclose(actual["scores"][index, :count], expected["scores"][index, :count], atol=1e-4)
+        assert (np.diff(actual["scores"][index, :count]) <= 0).all()
+        assert (actual["labels"][index, count:] == -1).all()
+        assert not actual["boxes"][index, count:].any()
+        assert not actual["scores"][index, count:].any()
+
+
+def test_both_forms_of_nms_give_one_answer(detector: YOLOXDetector, tmp_path: Path) -> None:
+    images = pictures(1, 96, 128)
+    answers = []
+    for nms in ("operator", "tensor"):
+        export_to_onnx(detector, tmp_path / f"{nms}.onnx", nms=nms, verify=False)
+        answers.append(run(tmp_path / f"{nms}.onnx", images))
+    assert answers[0]["num_detections"] > 0
+    for name, value in answers[0].items():
+        np.testing.assert_array_equal(value, answers[1][name], err_msg=name)
+
+
+def test_more_candidates_than_locations_and_detections_are_padded(detector: YOLOXDetector, tmp_path: Path) -> None:
+    manifest = export_to_onnx(detector, tmp_path / "small.onnx", size=(32, 64), max_detections=60, candidates=500)
+    assert manifest.verification.status == "passed"
+    outputs = run(tmp_path / "small.onnx", pictures(1, 32, 64))
+    assert outputs["boxes"].shape == (1, 60, 4)
+    assert detector.preprocess.size == (96, 128)  # the model keeps its own settings
+    assert detector.max_detections_per_image == 100
+
+
+def test_classification_graph_gives_the_models_answers(classifier: ImageClassifier, tmp_path: Path) -> None:
+    path = tmp_path / "classifier.onnx"
+    manifest = classifier.export(path, batch=2)
+    assert manifest.verification.status == "passed"
+    images = pictures(2, *classifier.preprocess.size)
+    actual = run(path, images)
+    expected = classifier.outputs_as_arrays(torch.from_numpy(images))
+    np.testing.assert_allclose(actual["probabilities"].sum(axis=1), 1.0, atol=1e-5)
+    for name, value in expected.items():
+        np.testing.assert_allclose(actual[name], value, atol=1e-6, err_msg=name)
+    with load(path) as predictor:  # three images through a graph that takes two at a time
+        results = predictor.predict([generate(50, 70, seed) for seed in range(3)])
+    assert len(results) == 3
+
+
+def test_the_file_describes_itself(detector: YOLOXDetector, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    written = export_to_onnx(detector, path, score_threshold=0.4)
+    manifest = read_manifest(path)
+    assert manifest == written
+    assert manifest.class_names == ("cat", "dog", "fox")
+    assert manifest.preprocess == detector.preprocess
+    assert manifest.thresholds == {"score": 0.4, "iou": 0.5, "max_detections": 100, "candidates": 1000}
+    assert manifest.opset == 18
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto)
+    assert not proto.functions
+    assert "site-packages" not in str(proto)  # the exporter's stack traces name files of this machine
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"] or len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_portable_form_uses_standard_tensor_operators_only(detector: YOLOXDetector, tmp_path: Path) -> None:
+    manifest = export_to_onnx(detector, tmp_path / "portable.onnx", nms="tensor", verify=False)
+    operators = {node.op_type for node in onnx.load(tmp_path / "portable.onnx").graph.node}
+    assert manifest.target == "portable"
+    assert not operators & {"NonMaxSuppression", "NonZero", "RoiAlign", "Loop", "If", "Compress"}
+    assert {node.domain for node in onnx.load(tmp_path / "portable.onnx").graph.node} == {""}
+
+
+def test_a_wrong_graph_is_rejected_and_kept(
+    detector: YOLOXDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph is traced from a model whose boxes lie 2 px beside those of the model it is compared with."""
+
+    def trace_shifted(graph, model, batch):  # type: ignore[no-untyped-def]
+        points = graph.select.points
+        graph.select.points = points + 2.0
+        try:
+            return original(graph, model, batch)
+        finally:
+            graph.select.points = points
+
+    original = onnx_export._trace
+    monkeypatch.setattr(onnx_export, "_trace", trace_shifted)
+    with pytest.raises(VerificationError, match=r"box_px 2\S* exceeds 0\.3"):
+        export_to_onnx(detector, tmp_path / "model.onnx")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["model.rejected.json", "model.rejected.onnx"]
+    assert read_manifest(tmp_path / "model.rejected.onnx").verification.status == "failed"
+
+
+def test_too_few_candidates_are_found_out(detector: YOLOXDetector, tmp_path: Path) -> None:
+    with pytest.raises(VerificationError, match="unmatched_share"):
+        export_to_onnx(detector, tmp_path / "model.onnx", iou_threshold=0.1, max_detections=20, candidates=20)
+
+
+def test_verification_on_given_images_skips_what_cannot_be_read(classifier: ImageClassifier, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed in range(3):
+        Image.fromarray(generate(60, 80, seed)).save(folder / f"{seed}.png")
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    record = export_to_onnx(classifier, tmp_path / "model.onnx", verify_images=folder).verification
+    assert (record.status, record.images) == ("passed", 3)
+    assert "1 unreadable" in record.reason
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(VerificationError, match="nothing was compared"):
+        export_to_onnx(classifier, tmp_path / "other.onnx", verify_images=folder)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_unverified_says_so(classifier: ImageClassifier, tmp_path: Path) -> None:
+    manifest = export_to_onnx(classifier, tmp_path / "model.onnx", verify=False)
+    assert manifest.verification == Verification(status="not run", reason="not asked for")
+    assert read_manifest(tmp_path / "model.onnx") == replace(manifest)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch is 0"),
+        ({"score_threshold": 1.5}, "score threshold"),
+        ({"iou_threshold": 0.0}, "IoU threshold"),
+        ({"max_detections": 5000}, "max_detections is 5000"),
+        ({"candidates": 10}, "candidates before NMS are 10"),
+    ],
+)
+def test_options_that_cannot_be(detector: YOLOXDetector, tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        export_to_onnx(detector, tmp_path / "model.onnx", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_use(detector: YOLOXDetector, classifier: ImageClassifier, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="options of detectors"):
+        export_to_onnx(classifier, tmp_path / "model.onnx", max_detections=5)
+    with pytest.raises(ConfigError, match=r"ends in \.onnx"):
+        export_to_onnx(classifier, tmp_path / "model.engine")
+    with pytest.raises((ConfigError, ExportError), match="32"):
+        export_to_onnx(detector, tmp_path / "model.onnx", size=(100, 100))
+    (tmp_path / "model.onnx").mkdir()
+    with pytest.raises(AutoTimmError, match="is a folder"):
+        export_to_onnx(classifier, tmp_path / "model.onnx")
+    assert classifier.training is False
