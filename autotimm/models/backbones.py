@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import timm.data
+import timm.models
 from torch import nn
 
 from autotimm.runtime.errors import CheckpointError, ConfigError
@@ -21,12 +24,16 @@ class BackboneConfig:
 
     model_name: str = "resnet50"
     """A name of ``list_backbones()``."""
-    pretrained: bool | str = True
+    pretrained: bool | str | Path = True
     """``True`` downloads timm's weights, a path reads them from a ``.safetensors`` or ``.pth`` file."""
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     extra_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of ``timm.create_model``."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.pretrained, os.PathLike):  # checkpoints record plain types
+            object.__setattr__(self, "pretrained", os.fspath(self.pretrained))
 
 
 def list_backbones(pattern: str = "", pretrained_only: bool = False) -> list[str]:
@@ -50,7 +57,7 @@ def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
 
     Raises:
         ConfigError: no such backbone (near matches are named), or arguments it does not take.
-        CheckpointError: the pretrained weights could not be read or downloaded.
+        CheckpointError: the pretrained weights could not be read or downloaded, or are not this backbone's.
     """
     _check_name(config.model_name)
     arguments: dict[str, Any] = {**config.extra_kwargs, **kwargs}
@@ -61,9 +68,10 @@ def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
     if isinstance(config.pretrained, str):
         if not Path(config.pretrained).is_file():
             raise CheckpointError(f"{config.pretrained}: no such file of backbone weights for {config.model_name}")
-        arguments["pretrained_cfg_overlay"] = {"file": config.pretrained}
     try:
-        model: nn.Module = timm.create_model(config.model_name, pretrained=bool(config.pretrained), **arguments)
+        model: nn.Module = timm.create_model(config.model_name, pretrained=config.pretrained is True, **arguments)
+        if isinstance(config.pretrained, str):
+            _load_file(model, config.pretrained)
     except TypeError as error:
         raise ConfigError(f"backbone {config.model_name} cannot be created: {error}") from error
     except Exception as error:
@@ -80,7 +88,9 @@ def preprocess_of(model: nn.Module) -> Preprocess:
         ConfigError: the model wants something that ``Preprocess`` does not describe.
     """
     data: dict[str, Any] = cast("Any", timm.data.resolve_model_data_config)(model)
-    fits: dict[str, Fit] = {"center": "crop", "squash": "stretch", "border": "letterbox"}
+    fits: dict[str, Fit] = {"center": "crop", "squash": "stretch"}
+    if data["crop_mode"] not in fits:  # timm's "border" pads with a colour, and rounds otherwise than a letterbox here
+        raise ConfigError(f"the backbone prepares its images by timm's {data['crop_mode']!r}, which AutoTimm does not")
     interpolation: Any = "bilinear" if data["interpolation"] == "random" else data["interpolation"]
     channels, height, width = data["input_size"]
     if channels != 3:
@@ -112,6 +122,40 @@ def _check_name(name: str) -> None:
     near = difflib.get_close_matches(name, timm.list_models(), n=4)
     hint = f"did you mean {', '.join(near)}?" if near else "see: autotimm backbones"
     raise ConfigError(f"there is no backbone {name!r}; {hint}")
+
+
+def _load_file(model: nn.Module, path: str) -> None:
+    """Load a file with timm's key names; a classifier of another number of classes is left out.
+
+    timm alone would leave whatever else the file lacks at random, once the number of classes differs.
+
+    Raises:
+        ValueError: the file lacks a tensor of the backbone, or holds others.
+    """
+    settings: dict[str, Any] = cast("Any", model).pretrained_cfg
+    classifier = settings.get("classifier") or ()
+    heads = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
+    missing: list[str] = []
+    foreign: list[str] = []
+
+    def note(_: nn.Module, keys: Any) -> None:
+        missing.extend(key for key in keys.missing_keys if not key.startswith(heads))
+        foreign.extend(key for key in keys.unexpected_keys if not key.startswith(heads))
+
+    hook = model.register_load_state_dict_post_hook(note)
+    load: Any = timm.models.load_pretrained
+    load(
+        model,
+        {**settings, "source": None, "state_dict": timm.models.load_state_dict(path, weights_only=True)},
+        num_classes=cast("Any", model).num_classes,
+        # By timm's convention; it converts the key names of a family's original releases.
+        filter_fn=getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None),
+        strict=False,
+    )
+    hook.remove()
+    if missing or foreign:
+        examples = ", ".join([*missing[:2], *foreign[:2]])
+        raise ValueError(f"{len(missing)} tensors are missing and {len(foreign)} are not its own, such as {examples}")
 
 
 def _weights_message(config: BackboneConfig, error: Exception) -> str:

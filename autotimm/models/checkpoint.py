@@ -58,7 +58,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of tensors and plain data; it is foreign, damaged, or holds Python objects, which "
+            "are not loaded for safety"
+        ) from error
+    except Exception as error:  # a damaged pickle can raise anything at all
         cause = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}: {cause})") from error
     if not isinstance(checkpoint, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from autotimm.metrics.classification import ClassificationMetric
 from autotimm.models.backbones import BackboneConfig, create_backbone, imagenet_class_names, preprocess_of
 from autotimm.models.task import TaskModel
 from autotimm.runtime.assemble import assemble
+from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
 from autotimm.runtime.preprocess import Placement
 
@@ -50,7 +52,7 @@ class ImageClassifier(TaskModel):
         label_smoothing: float = 0.0,
         freeze_backbone: bool = False,
         class_names: Sequence[str] | None = None,
-        pretrained: bool | str = True,
+        pretrained: bool | str | Path = True,
         lr: float = 1e-3,
         weight_decay: float = 1e-4,
         optimizer: str | Mapping[str, Any] = "adamw",
@@ -60,6 +62,8 @@ class ImageClassifier(TaskModel):
     ) -> None:
         config = _as_config(backbone, pretrained, head_dropout)
         network = create_backbone(config, num_classes=num_classes)
+        if config.pretrained and num_classes != cast("Any", network).pretrained_cfg["num_classes"]:
+            start_small(cast("Any", network).get_classifier())
         super().__init__(
             num_classes=num_classes,
             class_names=class_names or imagenet_class_names(num_classes),
@@ -72,7 +76,7 @@ class ImageClassifier(TaskModel):
             scheduler_kwargs=scheduler_kwargs,
         )
         self.names_given = class_names is not None
-        backbone = asdict(config)
+        backbone, pretrained = asdict(config), config.pretrained
         self.save_hyperparameters()
         self.network = network
         self.backbone = config
@@ -151,13 +155,28 @@ class ImageClassifier(TaskModel):
         self._classifier().requires_grad_(True)
 
 
+def start_small(classifier: nn.Module) -> None:
+    """Draw a new classifier for pretrained features so that training starts near chance.
+
+    Some of timm's heads start far from it: EfficientNet's weights are up to 1 / sqrt(classes), whatever the features.
+    """
+    for module in classifier.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def _as_config(
-    backbone: str | BackboneConfig | Mapping[str, Any], pretrained: bool | str, head_dropout: float
+    backbone: str | BackboneConfig | Mapping[str, Any], pretrained: bool | str | Path, head_dropout: float
 ) -> BackboneConfig:
     if isinstance(backbone, str):
         config = BackboneConfig(backbone, pretrained=pretrained)
     elif isinstance(backbone, BackboneConfig):
         config = backbone
     else:
-        config = BackboneConfig(**backbone)
+        try:
+            config = BackboneConfig(**backbone)
+        except TypeError as error:
+            raise ConfigError(f"backbone is {dict(backbone)}, which is not a BackboneConfig: {error}") from error
     return replace(config, drop_rate=head_dropout) if head_dropout else config

@@ -150,6 +150,12 @@ class TaskModel(pl.LightningModule, ABC):
         """The peak learning rate."""
         return self.lr
 
+    def on_fit_start(self) -> None:
+        """Lightning's hook. It trains in whatever mode it finds: a loaded model's is evaluation, and a new one's is
+        training even where its backbone is frozen; :meth:`train` knows which parts stay as they are.
+        """
+        self.train()
+
     def configure_optimizers(self) -> Any:
         """Lightning's hook: the optimiser and the schedule, by the names given to the constructor."""
         optimizer = build_optimizer(

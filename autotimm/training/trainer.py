@@ -12,7 +12,6 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
-from autotimm.models.task import TaskModel
 from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.training.checkpointing import BestAndLastCheckpoint
 from autotimm.training.run_folder import RunFolder
@@ -107,10 +106,6 @@ class AutoTrainer(pl.Trainer):
             ckpt_path = self._existing(ckpt_path)
         if self._seed is not None:
             pl.seed_everything(self._seed, workers=True, verbose=False)
-        if isinstance(model, TaskModel):
-            # Lightning trains in whatever mode it finds: a loaded model's is evaluation, and a new one's is training
-            # even where its backbone is frozen. The model's own train() knows which parts stay as they are.
-            model.train()
         self._start_run(model)
         with _quiet():
             super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)

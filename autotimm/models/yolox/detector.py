@@ -16,7 +16,7 @@ from autotimm.models.yolox.coco_names import COCO_NAMES
 from autotimm.models.yolox.network import YOLOXNetwork
 from autotimm.models.yolox.official import read_official
 from autotimm.models.yolox.sizes import find_size
-from autotimm.runtime.errors import CheckpointError
+from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.runtime.files import sha256_of
 from autotimm.runtime.preprocess import Preprocess
 
@@ -41,7 +41,8 @@ class YOLOXDetector(DetectionModel):
             their number.
         weight_decay: on convolution weights only.
         pretrained: a path of official weights (``yolox_nano.pth``) to start from; for another number of classes the
-            class predictors start afresh. ``False`` starts from random weights.
+            class predictors start afresh. ``False`` starts from random weights. ``True`` is an error, since nothing
+            is downloaded here.
     """
 
     network: YOLOXNetwork
@@ -59,7 +60,7 @@ class YOLOXDetector(DetectionModel):
         nms_thresh: float = 0.65,
         max_detections_per_image: int = 100,
         class_names: Sequence[str] | None = None,
-        pretrained: bool | str = False,
+        pretrained: bool | str | Path = False,
         lr: float = 0.01,
         weight_decay: float = 5e-4,
         optimizer: str | Mapping[str, Any] = "sgd",
@@ -68,6 +69,12 @@ class YOLOXDetector(DetectionModel):
         scheduler_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.size = find_size(model_name)
+        if pretrained is True:
+            raise ConfigError(
+                f"{self.size.name}: pretrained=True is not possible, since official weights are not downloaded; "
+                f"give the path of the file, such as pretrained='{self.size.name.replace('-', '_')}.pth'"
+            )
+        pretrained = pretrained and str(pretrained)  # checkpoints record plain types
         lengths = {"total_epochs": total_epochs, "warmup_epochs": warmup_epochs, "no_aug_epochs": no_aug_epochs}
         schedule = lengths if scheduler == "yolox" else {}
         super().__init__(
