@@ -11,15 +11,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup: file names, class names and shapes hold brackets. No wrapping: a line that is piped or copied stays one.
+out = Console(highlight=False, markup=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 def complain(message: str) -> None:
     """One readable error on standard error."""
-    err.print("[bold red]error:[/] ", end="")
-    err.print(message, markup=False, soft_wrap=True)
+    err.print(Text.assemble(("error:", "bold red"), " ", message))
 
 
 def write_json(content: Any, path: Path) -> None:
@@ -37,12 +38,12 @@ def write_json(content: Any, path: Path) -> None:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """A spinner for work whose length is not known; silent where standard error is not a terminal."""
-    with err.status(f"{what} ..."):
+    with err.status(Text(f"{what} ...")):
         yield
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error."""
+    """A progress bar on standard error; silent where that is not a terminal."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -50,4 +51,4 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=err, transient=True)
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

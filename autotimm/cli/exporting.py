@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.text import Text
 
 from autotimm.cli.console import err, out, working
-from autotimm.runtime.errors import ConfigError, VerificationError
+from autotimm.runtime.errors import VerificationError
 
 if TYPE_CHECKING:
     from autotimm.runtime import Verification
@@ -70,10 +71,13 @@ def export(
         )
     height, width = manifest.preprocess.size
     megabytes = Path(target).stat().st_size / 1e6
-    out.print(f"[bold]{target}[/]  {manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-              f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB")  # fmt: skip
+    facts = (
+        f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
+        f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB"
+    )
+    out.print(Text.assemble((str(target), "bold"), "  ", facts))
     print_verification(manifest.verification)
-    err.print(f"next: autotimm predict {target} PHOTO.jpg --save predictions", markup=False)
+    err.print(f"next: autotimm predict {target} PHOTO.jpg --save predictions")
 
 
 def verify(
@@ -94,10 +98,9 @@ def verify(
 def print_verification(record: Verification) -> None:
     """The record in two lines."""
     colour = {"passed": "green", "failed": "red"}.get(record.status, "yellow")
-    out.print(f"verification: [bold {colour}]{record.status}[/]", end=" ")
-    if record.images:
-        out.print(f"on {record.images} images, {record.image_source}, against {record.reference}", markup=False)
-    out.print(f"  {record.reason}", markup=False)
+    on = f" on {record.images} images, {record.image_source}, against {record.reference}" if record.images else ""
+    out.print(Text.assemble("verification: ", (record.status, f"bold {colour}"), on))
+    out.print(f"  {record.reason}")
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:
@@ -105,4 +108,4 @@ def _batch(text: str) -> int | Literal["dynamic"]:
         return "dynamic"
     if text.isdigit() and int(text) >= 1:
         return int(text)
-    raise ConfigError(f"--batch is {text!r}, but must be a number of images, or 'dynamic'")
+    raise typer.BadParameter(f"{text!r} is neither a number of images nor 'dynamic'", param_hint="--batch")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from autotimm.cli.console import err, out, write_json
 from autotimm.cli.exporting import print_verification
@@ -70,10 +71,12 @@ def doctor(json_out: JsonOut = None) -> None:
     if json_out is not None:
         write_json([finding.to_dict() for finding in findings], json_out)
         return
-    table = Table("what", "state", "found", "to have it", box=None)
-    marks = {True: "[green]works[/]", False: "[yellow]absent[/]"}
+    table = Table("what", "state", box=None)
+    for column in ("found", "to have it"):
+        table.add_column(column, overflow="fold")
+    marks = {True: Text("works", "green"), False: Text("absent", "yellow")}
     for finding in findings:
-        table.add_row(finding.what, marks[finding.works], finding.found, finding.remedy, style=None)
+        table.add_row(finding.what, marks[finding.works], finding.found, finding.remedy)
     out.print(table)
 
 

@@ -50,12 +50,12 @@ def benchmark(
     if str(json_out) != "-":
         for report in reports:
             _print(report)
-        out.print("\n".join(f"{name}: {value}" for name, value in environment.items()), style="dim", markup=False)
+        out.print("\n".join(f"{name}: {value}" for name, value in environment.items()), style="dim")
 
 
 def _print(report: LatencyReport) -> None:
-    title = f"{report.model} on {report.backend}"
-    table = Table("milliseconds", title=title, title_justify="left", box=None)
+    out.print(f"{report.model} on {report.backend}", style="bold")
+    table = Table("milliseconds", box=None)
     for column in ("p50", "p90", "p99"):
         table.add_column(column, justify="right")
     for name, timing in report.stages.items():

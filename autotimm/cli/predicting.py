@@ -10,6 +10,7 @@ from rich.table import Table
 
 from autotimm.cli.console import complain, err, out, progress_bar, write_json
 from autotimm.cli.options import JsonOut, ModelPath, Provider, Threads, open_predictor
+from autotimm.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from autotimm.runtime import Result
@@ -33,10 +34,16 @@ def predict(
     from autotimm.runtime import ImageError, list_images
 
     paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
+    if save is not None and any(path.parent.resolve() == save.resolve() for path in paths):
+        raise ConfigError(
+            f"--save {save}: images to predict on lie there, and would be overwritten; name another folder"
+        )
     rows: list[dict[str, Any]] = []
     failed = 0
     names = SavedNames()
-    table = Table("image", "size", "predictions", box=None)
+    table = Table(box=None)
+    for column in ("image", "size", "predictions"):
+        table.add_column(column, overflow="fold")
     with open_predictor(model, provider, threads) as predictor, progress_bar() as progress:
         for path, answer in zip(progress.track(paths, description="predicting"), predictor.stream(paths), strict=True):
             if isinstance(answer, ImageError):
@@ -54,7 +61,7 @@ def predict(
     if str(json_out) != "-":
         out.print(table)
     if save is not None and len(rows) > failed:
-        err.print(f"pictures are in {save}", markup=False)
+        err.print(f"pictures are in {save}")
     if failed:
         complain(f"{failed} of {len(paths)} images could not be read")
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from autotimm.cli.console import err, out
 
@@ -21,5 +22,5 @@ def train(
     from autotimm.training.config import load_config, run_training
 
     best = run_training(load_config(config, set_ or []), resume=resume)
-    out.print(f"best checkpoint: [bold]{best}[/]")
-    err.print(f"next: autotimm export {best} --format onnx -o model.onnx", markup=False)
+    out.print(Text.assemble("best checkpoint: ", (str(best), "bold")))
+    err.print(f"next: autotimm export {best} --format onnx -o model.onnx")

@@ -65,9 +65,8 @@ def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
         arguments["drop_rate"] = config.drop_rate
     if config.drop_path_rate:
         arguments["drop_path_rate"] = config.drop_path_rate
-    if isinstance(config.pretrained, str):
-        if not Path(config.pretrained).is_file():
-            raise CheckpointError(f"{config.pretrained}: no such file of backbone weights for {config.model_name}")
+    if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
+        raise CheckpointError(f"{config.pretrained}: no such file of backbone weights for {config.model_name}")
     try:
         model: nn.Module = timm.create_model(config.model_name, pretrained=config.pretrained is True, **arguments)
         if isinstance(config.pretrained, str):
@@ -124,7 +123,7 @@ def _check_name(name: str) -> None:
     raise ConfigError(f"there is no backbone {name!r}; {hint}")
 
 
-def _load_file(model: nn.Module, path: str) -> None:
+def _load_file(model: Any, path: str) -> None:
     """Load a file with timm's key names; a classifier of another number of classes is left out.
 
     timm alone would leave whatever else the file lacks at random, once the number of classes differs.
@@ -132,7 +131,7 @@ def _load_file(model: nn.Module, path: str) -> None:
     Raises:
         ValueError: the file lacks a tensor of the backbone, or holds others.
     """
-    settings: dict[str, Any] = cast("Any", model).pretrained_cfg
+    settings: dict[str, Any] = model.pretrained_cfg
     classifier = settings.get("classifier") or ()
     heads = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
     missing: list[str] = []
@@ -147,7 +146,7 @@ def _load_file(model: nn.Module, path: str) -> None:
     load(
         model,
         {**settings, "source": None, "state_dict": timm.models.load_state_dict(path, weights_only=True)},
-        num_classes=cast("Any", model).num_classes,
+        num_classes=model.num_classes,
         # By timm's convention; it converts the key names of a family's original releases.
         filter_fn=getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None),
         strict=False,

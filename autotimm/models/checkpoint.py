@@ -60,8 +60,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: not a checkpoint of tensors and plain data; it is foreign, damaged, or holds Python objects, which "
-            "are not loaded for safety"
+            f"{path}: not a checkpoint of tensors and plain data; it is foreign, damaged, or holds Python objects, "
+            "which are not loaded for safety"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything at all
         cause = " ".join(str(error).split())[:160]

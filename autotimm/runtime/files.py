@@ -21,7 +21,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     target = Path(path)
     temporary: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(target)
         if target.is_dir():
             raise AutoTimmError(f"{target}: is a folder; give the name of a file to write")
         temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
@@ -32,6 +32,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _make_folder(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise AutoTimmError(f"{target}: could not be written: {target.parent} is not a folder") from error
 
 
 def sha256_of(path: str | Path) -> str:

@@ -74,7 +74,8 @@ class Preprocess:
     pad_value: int = 114
     """Grey level 0..255 around a letterboxed image."""
     crop_fraction: float = 1.0
-    """For ``crop``: the side of the crop over the side of the scaled image (timm's ``crop_pct``)."""
+    """For ``crop`` and ``stretch``: the side of the centre that is kept over the side of the scaled image (timm's
+    ``crop_pct``)."""
     channel_order: ChannelOrder = "rgb"
     """Order of the network's input channels."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -101,25 +102,29 @@ class Preprocess:
     def place(self, height: int, width: int) -> Placement:
         """Where a source image of this size lies in the network input."""
         target_height, target_width = self.size
-        if self.fit == "stretch":
-            return Placement((height, width), self.size, (0, 0))
         if self.fit == "letterbox":
             # min and int() as the official YOLOX does; an extreme aspect ratio still leaves one pixel.
             ratio = min(target_height / height, target_width / width)
             resized = (max(1, int(height * ratio)), max(1, int(width * ratio)))
+        elif self.fit == "stretch":
+            resized = self._frame()
         else:
             resized = self._cover(height, width)
         slack_y, slack_x = target_height - resized[0], target_width - resized[1]
         if self.fit == "letterbox" and self.align == "top_left":
             return Placement((height, width), resized, (0, 0))
-        if self.fit == "crop":
+        if self.fit != "letterbox":
             # round() of the positive excess, as torchvision's CenterCrop does.
             return Placement((height, width), resized, (-round(-slack_y / 2), -round(-slack_x / 2)))
         return Placement((height, width), resized, (slack_y // 2, slack_x // 2))
 
+    def _frame(self) -> tuple[int, int]:
+        """The size whose centre, ``crop_fraction`` of it, is the network input."""
+        return math.floor(self.size[0] / self.crop_fraction), math.floor(self.size[1] / self.crop_fraction)
+
     def _cover(self, height: int, width: int) -> tuple[int, int]:
         """Size of the scaled image whose centre is cropped, as timm's evaluation transform computes it."""
-        cover_height, cover_width = (math.floor(side / self.crop_fraction) for side in self.size)
+        cover_height, cover_width = self._frame()
         if cover_height == cover_width:  # torchvision's Resize(int): the shorter side, then int() of the longer
             if height <= width:
                 return cover_height, int(cover_height * width / height)
