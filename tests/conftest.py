@@ -1,6 +1,17 @@
-from pathlib import Path
+"""Reference data, and tiny models and artifacts that several folders of tests share; each is made once a session."""
 
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from autotimm.models import YOLOXDetector
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -12,3 +23,94 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the reference data in ../shared, which is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def detector() -> YOLOXDetector:
+    """A YOLOX-nano of three classes with random weights that finds a hundred things on anything."""
+    import torch
+
+    from autotimm.models import YOLOXDetector
+    from autotimm.runtime.pictures import generate
+
+    torch.manual_seed(0)
+    model = YOLOXDetector("yolox-nano", 3, class_names=["cat", "dog", "fox"], score_thresh=0.3, nms_thresh=0.5)
+    model.preprocess = replace(model.preprocess, size=(96, 128))
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    head = model.network.head
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0  # statistics of real activations, so that the deep random network stays in range
+        model.train()(model.normalize(torch.from_numpy(np.stack([generate(192, 256, seed) for seed in range(12)]))))
+        for module in (*head.cls_preds, *head.obj_preds):
+            module.weight.normal_(std=0.3)
+            module.bias.zero_()
+        for module in head.reg_preds:
+            module.weight.normal_(std=0.02)
+            module.bias.fill_(0.7)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def detector_checkpoint(detector: YOLOXDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return detector.save(tmp_path_factory.mktemp("detector") / "detector.ckpt")
+
+
+@pytest.fixture(scope="session")
+def detector_artifact(detector_checkpoint: Path) -> Path:
+    """The detector for any number of images at a time, verified; not to be changed."""
+    from autotimm.export import export_to_onnx
+
+    path = detector_checkpoint.with_name("detector.onnx")
+    export_to_onnx(detector_checkpoint, path, batch="dynamic")
+    return path
+
+
+COLORS = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="session")
+def color_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder: ``train`` with six images of each of three colours, ``val`` with four."""
+    root = tmp_path_factory.mktemp("colors")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 4)):
+        for channel, name in enumerate(reversed(COLORS)):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = random.integers(0, 120, (40, 50, 3), dtype=np.uint8)
+                pixels[..., channel] += 100
+                Image.fromarray(pixels).save(root / split / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained_checkpoint(color_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best checkpoint of a training on the colours, at 32 pixels: it tells some of them apart."""
+    import torch
+
+    from autotimm.data import ImageDataModule
+    from autotimm.models import ImageClassifier
+    from autotimm.training import AutoTrainer
+
+    torch.manual_seed(0)
+    trainer = AutoTrainer(
+        max_epochs=2,
+        default_root_dir=tmp_path_factory.mktemp("runs"),
+        accelerator="cpu",
+        enable_progress_bar=False,
+        seed=0,
+    )
+    model = ImageClassifier("test_resnet", 3, pretrained=False, lr=3e-3)
+    trainer.fit(model, datamodule=ImageDataModule(color_images, image_size=32, batch_size=6, num_workers=0))
+    return trainer.best_checkpoint
+
+
+@pytest.fixture(scope="session")
+def classifier_artifact(trained_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained classifier, exported with no option at all; not to be changed."""
+    from autotimm.export import export_to_onnx
+
+    path = tmp_path_factory.mktemp("classifier") / "colors.onnx"
+    export_to_onnx(trained_checkpoint, path)
+    return path

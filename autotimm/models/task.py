@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -185,8 +186,10 @@ class TaskModel(pl.LightningModule, ABC):
             "pytorch-lightning_version": installed_version("pytorch-lightning"),
         }
         self.on_save_checkpoint(checkpoint)
+        serialised = io.BytesIO()  # torch's own file writer does not say that a disk is full
+        torch.save(checkpoint, serialised)
         with replacing(path) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(serialised.getbuffer())
         return Path(path)
 
     def export(self, path: str | Path, **options: Any) -> Manifest:

@@ -15,8 +15,9 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-_WHOLE_OVER_PART = 4
-"""Scaled pixels over wanted pixels up to which :func:`_antialiased` scales the whole; photographs stay under 2.5."""
+_WHOLE_OVER_PART = 32
+"""Scaled pixels over wanted pixels up to which :func:`_antialiased` scales the whole: photographs stay under 2.5,
+panoramas of 20:1 under 26."""
 
 
 def fit_image(image: NDArray[np.uint8], preprocess: Preprocess) -> tuple[NDArray[np.uint8], Placement]:
