@@ -72,6 +72,6 @@ def _message(error: Exception) -> str:
     if isinstance(error, AutoTimmError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'a file'}: {error.strerror}"
+        return f"{error.filename or 'a file could not be read or written'}: {error.strerror}"
     text = " ".join(str(error).split())
     return f"unexpected {type(error).__name__}: {text[:400]} (--debug shows the traceback; please report it)"

@@ -38,12 +38,16 @@ def load_checkpoint(path: str | Path) -> TaskModel:
                 "checkpoints are written by AutoTimm's models (model.save, or training with them)"
             )
         return YOLOXDetector.from_official(path)
-    model = _build(checkpoint, path)
+    try:
+        model = _build(checkpoint[CHECKPOINT_KEY], path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a description may be damaged, or of a later version, in any way
+        raise CheckpointError(f"{path}: the model it describes cannot be built: {_one_line(error)}") from error
     try:
         model.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: the weights do not fit the model it describes: {text}") from error
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit the model it describes: {_one_line(error)}") from error
     model.checkpoint_sha256 = sha256_of(path)
     return model.eval()
 
@@ -64,16 +68,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "which are not loaded for safety"
         ) from error
     except Exception as error:  # a damaged pickle can raise anything at all
-        cause = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path}: not a readable checkpoint ({type(error).__name__}: {cause})") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint ({_one_line(error)})") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
 
 
-def _build(checkpoint: Mapping[str, Any], path: Path) -> TaskModel:
+def _build(record: Mapping[str, Any], path: Path) -> TaskModel:
     """The untrained model that a checkpoint describes."""
-    record = checkpoint[CHECKPOINT_KEY]
     schema = str(record.get("schema"))
     if schema != CHECKPOINT_SCHEMA:
         raise CheckpointError(
@@ -87,10 +89,12 @@ def _build(checkpoint: Mapping[str, Any], path: Path) -> TaskModel:
     if isinstance(arguments.get("backbone"), dict):
         arguments["backbone"] = {**arguments["backbone"], "pretrained": False}
     arguments.update(pretrained=False, class_names=record["class_names"])
-    try:
-        model: TaskModel = MODEL_CLASSES[record["class"]](**arguments)
-        model.preprocess = Preprocess.from_dict(record["preprocess"])
-    except (TypeError, AutoTimmError) as error:
-        raise CheckpointError(f"{path}: describes a {record['class']} that cannot be built: {error}") from error
+    model: TaskModel = MODEL_CLASSES[record["class"]](**arguments)
+    model.preprocess = Preprocess.from_dict(record["preprocess"])
     model.validation_images = list(record["validation_images"])
     return model
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, AutoTimmError) else f"{type(error).__name__}: {text}"
