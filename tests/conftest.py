@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,35 @@ def detector_artifact(detector_checkpoint: Path) -> Path:
     path = detector_checkpoint.with_name("detector.onnx")
     export_to_onnx(detector_checkpoint, path, batch="dynamic")
     return path
+
+
+@pytest.fixture(scope="session")
+def boxed_images(detector: YOLOXDetector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO data whose objects are what the detector is most certain of, so that its AP is 1.
+
+    The categories are not in the order of the detector's classes, and one of its classes is not among them.
+    """
+    from autotimm.models.torch_backend import predictor_of
+    from autotimm.runtime.pictures import generate
+
+    root = tmp_path_factory.mktemp("boxed")
+    (root / "images" / "val").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    category_of = {"fox": 3, "cat": 7}
+    images, annotations = [], []
+    for index in range(4):
+        pixels = generate(90, 120, index)
+        Image.fromarray(pixels).save(root / "images" / "val" / f"{index}.png")
+        images.append({"id": index + 10, "file_name": f"{index}.png", "width": 120, "height": 90})
+        for row in predictor_of(detector).predict(pixels).above(0.6).to_coco(index + 10):
+            name = detector.class_names[row["category_id"]]
+            if name in category_of:
+                box = {"image_id": index + 10, "category_id": category_of[name], "bbox": row["bbox"]}
+                annotations.append({**box, "id": len(annotations) + 1, "area": row["bbox"][2] * row["bbox"][3]})
+    categories = [{"id": number, "name": name} for name, number in category_of.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / "val.json").write_text(json.dumps(content))
+    return root
 
 
 COLORS = ("blue", "green", "red")

@@ -59,7 +59,12 @@ def read_evaluation_set(
 
 def _read_labelled(root: Path, class_names: Sequence[str], split: str) -> EvaluationSet:
     # A split of its own is evaluated whole; a folder of classes gives the part that training would hold out.
-    folder = read_image_folder(root / split, val_fraction=1.0) if (root / split).is_dir() else read_image_folder(root)
+    if (root / split).is_dir():
+        folder = read_image_folder(root / split, val_fraction=1.0)
+    elif split == "val":
+        folder = read_image_folder(root)
+    else:
+        raise DataError(f"{root}: has no folder {split!r}; name a split that is there, or give a folder of classes")
     index_of = _indices(folder.class_names, class_names, root)
     return EvaluationSet([image.path for image in folder.val], [index_of[image.label] for image in folder.val])
 

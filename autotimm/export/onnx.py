@@ -89,24 +89,24 @@ def export_to_onnx(
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections)
-    with applied(model, settings):
+    # A path that cannot be written is found out before the graph is traced, which takes seconds.
+    with applied(model, settings), replacing(path) as temporary:
         graph = _compose(model, candidates, nms)
         proto = _trace(graph, model, batch)
         manifest = _complete(describe(model, "batch" if batch == "dynamic" else batch), graph, proto)
-        with replacing(path) as temporary:
-            _write(proto, manifest, temporary)
-            if not verify:
-                record = Verification(reason="not asked for")
-            else:
-                record = verify_artifact(temporary, predictor_of(model), images=verify_images, model=model)
-            manifest = replace(manifest, verification=record)
-            _write(proto, manifest, temporary)
-            if record.status == "failed":
-                rejected = _keep_rejected(temporary, manifest, path)
-                raise VerificationError(
-                    f"{path}: the exported graph does not give the model's answers: {record.reason}. "
-                    f"It was kept as {rejected} with its report beside it"
-                )
+        _write(proto, manifest, temporary)
+        if not verify:
+            record = Verification(reason="not asked for")
+        else:
+            record = verify_artifact(temporary, predictor_of(model), images=verify_images, model=model)
+        manifest = replace(manifest, verification=record)
+        _write(proto, manifest, temporary)
+        if record.status == "failed":
+            rejected = _keep_rejected(temporary, manifest, path)
+            raise VerificationError(
+                f"{path}: the exported graph does not give the model's answers: {record.reason}. "
+                f"It was kept as {rejected} with its report beside it"
+            )
     return manifest
 
 

@@ -39,10 +39,16 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     """Give the model these settings, and its own back at the end.
 
     Raises:
-        ConfigError: a detection option on a model that detects nothing.
+        ConfigError: a detection option on a model that detects nothing, or a size that the detector cannot take.
     """
     preprocess = model.preprocess
     if settings.size is not None:
+        if isinstance(model, DetectionModel) and any(side % model.strides[-1] for side in settings.size):
+            height, width = settings.size
+            raise ConfigError(
+                f"the size is {height}x{width}, but {model.architecture} needs height and width in multiples of "
+                f"{model.strides[-1]}"
+            )
         model.preprocess = replace(preprocess, size=settings.size)
     overrides = {
         "score_thresh": settings.score_threshold,

@@ -13,6 +13,7 @@ from autotimm.export.verification import verify_artifact
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.torch_backend import predictor_of
 from autotimm.runtime.artifact import load, read_manifest
+from autotimm.runtime.errors import VerificationError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Verification
 
@@ -36,6 +37,10 @@ def verify(artifact: str | Path, against: str | Path, *, images: str | Path | No
             record = verify_artifact(artifact, reference, images=images)
     else:
         model = load_checkpoint(against)
+        if model.task != manifest.task:
+            raise VerificationError(
+                f"{artifact} was not made from this model: its task is {manifest.task}, the model's {model.task}"
+            )
         with applied(model, ExportSettings.of(manifest)):
             record = verify_artifact(artifact, predictor_of(model), images=images, model=model)
     proto = onnx.load(artifact)

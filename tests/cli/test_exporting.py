@@ -1,0 +1,108 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autotimm.models import load_checkpoint
+from autotimm.runtime import load, read_manifest
+
+Run = Callable[..., Any]
+
+
+def test_export_beside_the_user(
+    run: Run, trained_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without -o the artifact gets the checkpoint's name, in the folder the user is in."""
+    monkeypatch.chdir(tmp_path)
+    outcome = run("export", trained_checkpoint, "--format", "onnx", "--batch", "dynamic", "--size", 64, 48)
+    assert outcome.status == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["best.onnx"]
+    with load("best.onnx") as predictor:
+        assert predictor.fixed_batch is None
+        assert predictor.manifest.preprocess.size == (64, 48)
+        assert predictor.manifest.verification.status == "passed"
+    first, second, third = outcome.out.splitlines()
+    assert first.startswith("best.onnx  test_resnet, 3 classes, 64x48, batch dynamic, opset 18, ")
+    assert second.startswith("verification: passed on 12 images, validation images of the checkpoint, against Image")
+    assert "worst differences: probability" in third
+    assert outcome.err == "next: autotimm predict best.onnx PHOTO.jpg --save predictions\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--batch", "0"],
+        ["--batch", "many"],
+        ["--batch", "-1"],
+        ["--format", "coreml"],
+        ["--nms", "soft"],
+        ["--size", "64"],
+        ["--max-detections", "0"],
+        ["--no-such-option"],
+    ],
+)
+def test_wrong_usage(run: Run, trained_checkpoint: Path, tmp_path: Path, arguments: list[str]) -> None:
+    outcome = run("export", trained_checkpoint, "-o", tmp_path / "model.onnx", *arguments)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert arguments[0] in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported(
+    run: Run, trained_checkpoint: Path, detector_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "none.ckpt: no such file" in run("export", "none.ckpt").complaint
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    assert "text.ckpt: not a" in run("export", "text.ckpt").complaint
+    assert "ends in .onnx" in run("export", trained_checkpoint, "-o", "model.engine").complaint
+    assert "options of detectors" in run("export", trained_checkpoint, "--max-detections", 5).complaint
+    assert "multiples of 32" in run("export", detector_checkpoint, "--size", 100, 100).complaint
+    images = run("export", trained_checkpoint, "--verify-images", "nowhere")
+    assert "nowhere: is not a folder" in images.complaint
+    (tmp_path / "file").touch()
+    assert "file is not a folder" in run("export", trained_checkpoint, "-o", "file/model.onnx").complaint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "text.ckpt"]
+
+
+def test_verify(run: Run, detector_artifact: Path, detector_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "model.onnx"
+    shutil.copy(detector_artifact, artifact)
+    outcome = run("verify", artifact, "--against", detector_checkpoint, "--images", photos / "one")
+    assert outcome.status == 0
+    assert outcome.out.startswith("verification: passed on 1 images, 1 of 1 images in one, against YOLOXDetector on")
+    assert outcome.err == ""
+    record = read_manifest(artifact).verification
+    assert (record.status, record.images) == ("passed", 1)
+    assert record.compared["detections"] > 10
+
+
+def test_verify_fails(run: Run, detector_artifact: Path, detector_checkpoint: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "model.onnx"
+    shutil.copy(detector_artifact, artifact)
+    model = load_checkpoint(detector_checkpoint)
+    with torch.no_grad():
+        model.network.head.reg_preds[0].bias += 0.2
+    other = model.save(tmp_path / "other.ckpt")
+    outcome = run("verify", artifact, "--against", other)
+    assert outcome.out.startswith("verification: failed on 6 images, generated")
+    assert "does not give the answers of" in outcome.complaint
+    assert "exceeds 0.3" in outcome.complaint
+    assert read_manifest(artifact).verification.status == "failed"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "other.ckpt"]
+
+
+def test_verify_against_another_model(
+    run: Run, detector_artifact: Path, classifier_artifact: Path, trained_checkpoint: Path, tmp_path: Path
+) -> None:
+    for against in (trained_checkpoint, classifier_artifact):
+        outcome = run("verify", detector_artifact, "--against", against)
+        assert "its task is detection, the model's classification" in outcome.complaint
+    assert "no such file" in run("verify", tmp_path / "none.onnx", "--against", trained_checkpoint).complaint
+    assert "no such file" in run("verify", detector_artifact, "--against", tmp_path / "none.onnx").complaint
+    assert read_manifest(detector_artifact).verification.status == "passed"

@@ -1,0 +1,57 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from autotimm.runtime import read_manifest
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def config(color_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    content = {
+        "model": {"class": "ImageClassifier", "backbone": "test_resnet", "num_classes": 3, "pretrained": False},
+        "data": {"class": "ImageDataModule", "root": str(color_images), "image_size": 32, "batch_size": 6},
+        "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_progress_bar": False, "seed": 0},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_from_a_configuration_to_a_verified_artifact(run: Run, config: Path, tmp_path: Path) -> None:
+    trained = run("train", config, "--set", "trainer.name=colors", "--set", "data.num_workers=0")
+    best = tmp_path / "runs" / "colors" / "checkpoints" / "best.ckpt"
+    assert trained.status == 0
+    assert trained.out == f"best checkpoint: {best}\n"  # one line, however long
+    (following,) = trained.err.splitlines()
+    command = following.removeprefix("next: autotimm ").split()
+    assert command == ["export", str(best), "--format", "onnx", "-o", "model.onnx"]
+    exported = run(*command)
+    assert exported.status == 0
+    assert "verification: passed on 12 images, validation images of the checkpoint" in exported.out
+    assert read_manifest("model.onnx").class_names == ("blue", "green", "red")
+    resumed = run("train", config, "--resume", best, "--set", "trainer.max_epochs=2", "--set", "data.num_workers=0")
+    assert (resumed.status, resumed.err.count("\n")) == (0, 1)
+
+
+def test_an_unknown_key_is_told_with_its_near_match(run: Run, config: Path) -> None:
+    assert "did you mean num_classes?" in run("train", config, "--set", "model.num_clases=3").complaint
+    assert "did you mean trainer?" in run("train", config, "--set", "trainr.max_epochs=3").complaint
+    assert "no backbone 'resnet5O'; did you mean" in run("train", config, "--set", "model.backbone=resnet5O").complaint
+    assert not Path("runs").exists()
+
+
+def test_mistakes(run: Run, config: Path, tmp_path: Path) -> None:
+    assert run("train").status == 2
+    assert "none.yaml" in run("train", "none.yaml").complaint
+    assert "num_classes=4" in run("train", config, "--set", "model.num_classes=4").complaint
+    assert "nowhere" in run("train", config, "--set", "data.root=nowhere").complaint
+    assert "no such checkpoint" in run("train", config, "--resume", "none.ckpt").complaint
+    config.write_text("model: [")
+    assert "config.yaml" in run("train", config).complaint
+    assert not Path("runs").exists()
