@@ -107,5 +107,4 @@ def measure_latency(
 
 def _batch_of(predictor: Predictor, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """One image as the batch that the artifact takes."""
-    size = predictor.manifest.inputs[0].shape[0]
-    return np.repeat(pixels[None], size if isinstance(size, int) else 1, axis=0)
+    return np.repeat(pixels[None], predictor.fixed_batch or 1, axis=0)

@@ -59,10 +59,10 @@ def warm_up(call: Callable[[], object], *, window: int = 5, limit: int = 60, tol
     Returns:
         How many calls it took; ``limit`` where the machine never became quiet.
     """
-    before = float("inf")
+    before: float | None = None
     for done in range(window, limit + 1, window):
         now = statistics.median(clock(call) for _ in range(window))
-        if abs(now - before) <= tolerance * before:
+        if before is not None and abs(now - before) <= tolerance * before:
             return done
         before = now
     return limit
