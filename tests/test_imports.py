@@ -86,9 +86,8 @@ def test_a_command_says_what_it_needs(arguments: list[str], extra: str, tmp_path
 def test_without_an_engine_predict_says_what_to_install(classifier_artifact: Path) -> None:
     done = command_without(("onnxruntime",), "predict", classifier_artifact, "photo.jpg")
     assert done.returncode == 1
-    assert done.stderr == (
-        "error: running an ONNX artifact needs onnxruntime, which is not installed: pip install 'autotimm-deploy[cpu]'\n"
-    )
+    assert done.stderr.startswith("error: running an ONNX artifact needs onnxruntime, which is not installed")
+    assert done.stderr.endswith(": pip install 'autotimm-deploy[cpu]'\n")
     findings = json.loads(command_without(("onnxruntime",), "doctor", "--json", "-").stdout)
     (engine,) = [finding for finding in findings if "ONNX artifacts" in finding["what"]]
     assert engine["works"] is False
