@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from autotimm.models.classifier import ImageClassifier
 from autotimm.models.task import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, TaskModel
+from autotimm.models.torch_files import read_torch_file
 from autotimm.models.yolox.detector import YOLOXDetector
 from autotimm.runtime.errors import AutoTimmError, CheckpointError
 from autotimm.runtime.files import sha256_of
@@ -53,22 +51,12 @@ def load_checkpoint(path: str | Path) -> TaskModel:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file of tensors and plain types, without running any code that it may carry.
+    """The dictionary that a checkpoint is.
 
     Raises:
-        CheckpointError: missing, corrupt, or holding other things than that.
+        CheckpointError: missing, damaged, or something else.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a checkpoint of tensors and plain data; it is foreign, damaged, or holds Python objects, "
-            "which are not loaded for safety"
-        ) from error
-    except Exception as error:  # a damaged pickle can raise anything at all
-        raise CheckpointError(f"{path}: not a readable checkpoint ({_one_line(error)})") from error
+    checkpoint = read_torch_file(path)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autotimm.models.torch_files import read_torch_file
 from autotimm.models.yolox.network import YOLOXNetwork
 from autotimm.models.yolox.sizes import YOLOXSize, find_size, list_yolox_models
 from autotimm.runtime.errors import CheckpointError
@@ -31,7 +31,7 @@ def read_official(path: str | Path) -> tuple[YOLOXSize, int, dict[str, Tensor]]:
     Raises:
         CheckpointError: the file is unreadable, damaged, not a YOLOX, or its keys or shapes are not those of its size.
     """
-    state = _state_dict(_load(Path(path)), path)
+    state = _state_dict(read_torch_file(path), path)
     for key in (_STEM, _CLASSES):
         if key not in state or state[key].ndim != 4:
             raise CheckpointError(f"{path}: not an official YOLOX checkpoint: it has no convolution {key!r}")
@@ -40,23 +40,6 @@ def read_official(path: str | Path) -> tuple[YOLOXSize, int, dict[str, Tensor]]:
         expected = YOLOXNetwork(size, num_classes).state_dict()
     _compare(state, expected, f"{path}: not a {size.name} of {num_classes} classes")
     return size, num_classes, {key: state[key].to(expected[key].dtype) for key in expected}
-
-
-def _load(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a PyTorch checkpoint of plain tensors; it is foreign, damaged, or holds Python objects, "
-            "which are not loaded for safety"
-        ) from error
-    except Exception as error:  # a damaged pickle can raise anything at all
-        reason = (str(error).splitlines() or ["it ends too early"])[0]
-        raise CheckpointError(f"{path}: the file is empty or damaged ({reason}); copy or download it again") from error
 
 
 def _state_dict(content: Any, path: str | Path) -> dict[str, Tensor]:
