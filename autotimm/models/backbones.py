@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -111,7 +112,11 @@ def imagenet_class_names(num_classes: int) -> tuple[str, ...] | None:
     if num_classes != 1000:
         return None
     info = timm.data.ImageNetInfo()
-    return tuple(info.index_to_description(index).split(",")[0] for index in range(1000))
+    short = [info.index_to_description(index).split(",")[0] for index in range(1000)]
+    repeated = {name for name, count in Counter(short).items() if count > 1}  # the crane is a bird and a machine
+    return tuple(
+        f"{name} ({info.index_to_label_name(index)})" if name in repeated else name for index, name in enumerate(short)
+    )
 
 
 def _check_name(name: str) -> None:

@@ -28,7 +28,7 @@ class ImageClassifier(TaskModel):
     Args:
         backbone: a name of ``list_backbones()``, or a :class:`BackboneConfig`.
         num_classes: number of classes; the backbone's own classifier is replaced where the count differs.
-        head_dropout: dropout before the classifier.
+        head_dropout: dropout before the classifier; timm applies it in the backbone, so a frozen one has none.
         label_smoothing: of the cross-entropy.
         freeze_backbone: train the classifier only; the backbone stays in evaluation mode, batch norm included.
         class_names: in the order of the class indices; taken from the data where absent (ImageNet's for 1000 classes).
