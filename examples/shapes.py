@@ -79,8 +79,8 @@ def _scene(
     backgrounds: Sequence[Image.Image], random: np.random.Generator
 ) -> tuple[Image.Image, list[tuple[int, list[float]]]]:
     """A piece of a photograph with one to five shapes that hardly overlap: the picture, then label and xyxy of each."""
-    height, width = SIZES[random.integers(len(SIZES))]
-    picture = _crop(backgrounds[random.integers(len(backgrounds))], height, width, random)
+    height, width = SIZES[int(random.integers(len(SIZES)))]
+    picture = _crop(backgrounds[int(random.integers(len(backgrounds)))], height, width, random)
     objects: list[tuple[int, list[float]]] = []
     for _ in range(random.integers(1, 6)):
         label = int(random.integers(len(CLASSES)))
@@ -108,7 +108,8 @@ def _outline(shape: str, side: float, angle: float) -> NDArray[np.float64]:
     turns = angle + (np.arange(corners) + 0.5) * 2 * np.pi / corners + np.pi / 2 * (corners == 3)
     points = np.stack([np.cos(turns), np.sin(turns)], axis=1)
     points -= points.min(axis=0)
-    return points * side / points.max()
+    points *= side / points.max()
+    return points
 
 
 def _paint(picture: Image.Image, outline: NDArray[np.float64], random: np.random.Generator) -> None:
