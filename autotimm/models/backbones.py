@@ -26,7 +26,12 @@ class BackboneConfig:
     model_name: str = "resnet50"
     """A name of ``list_backbones()``."""
     pretrained: bool | str | Path = True
-    """``True`` downloads timm's weights, a path reads them from a ``.safetensors`` or ``.pth`` file."""
+    """``True`` downloads timm's weights, a path reads them from a ``.safetensors`` or ``.pth`` file.
+
+    A file's classifier is loaded where it is of the wanted number of classes. Of another number it is left out, and
+    the classifier starts anew. A file without one starts it anew too, unless the number of classes is that of timm's
+    own weights (1000, which have ImageNet's names): then it is an error.
+    """
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     extra_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -60,6 +65,39 @@ def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
         ConfigError: no such backbone (near matches are named), or arguments it does not take.
         CheckpointError: the pretrained weights could not be read or downloaded, or are not this backbone's.
     """
+    return _create(config, kwargs)[0]
+
+
+def create_classifier(config: BackboneConfig, num_classes: int) -> tuple[nn.Module, bool]:
+    """A backbone with its classifier, and whether that classifier came with the weights.
+
+    One that did not, beside weights that did, starts near chance (:func:`start_small`).
+
+    Raises:
+        ConfigError: as :func:`create_backbone`.
+        CheckpointError: as :func:`create_backbone`; or a file without a classifier, where ``num_classes`` is that of
+            timm's own weights.
+    """
+    network, has_trained_head = _create(config, {"num_classes": num_classes})
+    if config.pretrained and not has_trained_head:
+        start_small(cast("Any", network).get_classifier())
+    return network, has_trained_head
+
+
+def start_small(classifier: nn.Module) -> None:
+    """Draw a new classifier for pretrained features so that training starts near chance.
+
+    Some of timm's heads start far from it: EfficientNet's weights are up to 1 / sqrt(classes), whatever the features.
+    """
+    for module in classifier.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _create(config: BackboneConfig, kwargs: dict[str, Any]) -> tuple[nn.Module, bool]:
+    """The backbone, and whether it has a classifier that came with its weights."""
     _check_name(config.model_name)
     arguments: dict[str, Any] = {**config.extra_kwargs, **kwargs}
     if config.drop_rate:
@@ -69,16 +107,18 @@ def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
     if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
         raise CheckpointError(f"{config.pretrained}: no such file of backbone weights for {config.model_name}")
     try:
-        model: nn.Module = timm.create_model(config.model_name, pretrained=config.pretrained is True, **arguments)
+        model: Any = timm.create_model(config.model_name, pretrained=config.pretrained is True, **arguments)
         if isinstance(config.pretrained, str):
-            _load_file(model, config.pretrained)
+            return model, _load_file(model, config.pretrained)
     except TypeError as error:
         raise ConfigError(f"backbone {config.model_name} cannot be created: {error}") from error
     except Exception as error:
         if not config.pretrained:
             raise ConfigError(f"backbone {config.model_name} cannot be created: {_one_line(error)}") from error
         raise CheckpointError(_weights_message(config, error)) from error
-    return model
+    if not config.pretrained:
+        return model, False
+    return model, getattr(model, "num_classes", None) == model.pretrained_cfg["num_classes"]
 
 
 def preprocess_of(model: nn.Module) -> Preprocess:
@@ -128,38 +168,80 @@ def _check_name(name: str) -> None:
     raise ConfigError(f"there is no backbone {name!r}; {hint}")
 
 
-def _load_file(model: Any, path: str) -> None:
+def _load_file(model: Any, path: str) -> bool:
     """Load a file with timm's key names; a classifier of another number of classes is left out.
 
-    timm alone would leave whatever else the file lacks at random, once the number of classes differs.
+    timm alone would go by the number of classes of its own weights, not of the file's, and would leave whatever else
+    the file lacks at random.
+
+    Returns:
+        Whether the file's classifier was loaded.
 
     Raises:
-        ValueError: the file lacks a tensor of the backbone, or holds others.
+        ValueError: the file lacks a tensor of the backbone, or holds others; or it lacks the classifier of timm's own
+            number of classes.
     """
     settings: dict[str, Any] = model.pretrained_cfg
-    classifier = settings.get("classifier") or ()
-    heads = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
+    head = _Head(model)
     missing: list[str] = []
     foreign: list[str] = []
 
     def note(_: nn.Module, keys: Any) -> None:
-        missing.extend(key for key in keys.missing_keys if not key.startswith(heads))
-        foreign.extend(key for key in keys.unexpected_keys if not key.startswith(heads))
+        missing.extend(key for key in keys.missing_keys if head.is_loaded or not head.holds(key))
+        foreign.extend(keys.unexpected_keys)
 
-    hook = model.register_load_state_dict_post_hook(note)
+    hooks = [model.register_load_state_dict_pre_hook(head.settle), model.register_load_state_dict_post_hook(note)]
     load: Any = timm.models.load_pretrained
     load(
         model,
-        {**settings, "source": None, "state_dict": timm.models.load_state_dict(path, weights_only=True)},
-        num_classes=model.num_classes,
+        {
+            **settings,
+            "source": None,
+            "classifier": None,  # the head is settled here
+            "state_dict": timm.models.load_state_dict(path, weights_only=True),
+        },
         # By timm's convention; it converts the key names of a family's original releases.
         filter_fn=getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None),
         strict=False,
     )
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     if missing or foreign:
         examples = ", ".join([*missing[:2], *foreign[:2]])
         raise ValueError(f"{len(missing)} tensors are missing and {len(foreign)} are not its own, such as {examples}")
+    if head.is_absent and model.num_classes == settings["num_classes"]:
+        raise ValueError(
+            f"it has no classifier, which {model.num_classes} classes are expected to come with; "
+            "give num_classes of your own data to train a new one"
+        )
+    return head.is_loaded
+
+
+class _Head:
+    """The classifier of a timm model, and what becomes of the one in a file."""
+
+    def __init__(self, model: Any) -> None:
+        names = model.pretrained_cfg.get("classifier") or ()
+        self.prefixes = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+        self.background_classes: int = model.pretrained_cfg.get("label_offset") or 0
+        self.own = {key: value.shape for key, value in model.state_dict().items() if self.holds(key)}
+        self.is_loaded = self.is_absent = False
+
+    def holds(self, key: str) -> bool:
+        """Whether a tensor of this name is the classifier's."""
+        return key.startswith(self.prefixes)
+
+    def settle(self, _: nn.Module, state: dict[str, Any], *rest: Any) -> None:
+        """Hook of torch before loading: take the file's classifier out where it is of another number of classes."""
+        found = [key for key in state if self.holds(key)]
+        self.is_absent = bool(self.own) and not found
+        for key in found:
+            if self.background_classes and len(state[key]) == self.own.get(key, (0,))[0] + self.background_classes:
+                state[key] = state[key][self.background_classes :]
+        self.is_loaded = bool(found) and all(self.own.get(key) == state[key].shape for key in found)
+        if not self.is_loaded:
+            for key in found:
+                del state[key]
 
 
 def _weights_message(config: BackboneConfig, error: Exception) -> str:

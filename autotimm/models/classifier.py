@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from autotimm.data.batch import ClassificationBatch
 from autotimm.metrics.classification import ClassificationMetric
-from autotimm.models.backbones import BackboneConfig, create_backbone, imagenet_class_names, preprocess_of
+from autotimm.models.backbones import BackboneConfig, create_classifier, imagenet_class_names, preprocess_of
 from autotimm.models.task import TaskModel
 from autotimm.runtime.assemble import assemble
 from autotimm.runtime.errors import ConfigError
@@ -27,13 +27,16 @@ class ImageClassifier(TaskModel):
 
     Args:
         backbone: a name of ``list_backbones()``, or a :class:`BackboneConfig`.
-        num_classes: number of classes; the backbone's own classifier is replaced where the count differs.
+        num_classes: number of classes. Where it is that of the pretrained weights, their classifier is kept; a
+            classifier of another number is left out, and a new one starts near chance.
         head_dropout: dropout before the classifier; timm applies it in the backbone, so a frozen one has none.
         label_smoothing: of the cross-entropy.
         freeze_backbone: train the classifier only; the backbone stays in evaluation mode, batch norm included.
-        class_names: in the order of the class indices; taken from the data where absent (ImageNet's for 1000 classes).
-        pretrained: ``True`` downloads timm's weights, a path reads them from a file, ``False`` starts afresh. Ignored
-            where ``backbone`` is a :class:`BackboneConfig`, which says it itself.
+        class_names: in the order of the class indices. Where absent they are taken from the data, except with a
+            pretrained classifier of 1000 classes, whose names are ImageNet's.
+        pretrained: ``True`` downloads timm's weights, a path reads them from a file, ``False`` starts afresh. A file
+            without a classifier starts it anew; that is an error where ``num_classes`` is that of timm's own weights
+            (1000). Ignored where ``backbone`` is a :class:`BackboneConfig`, which says it itself.
         lr: learning rate.
         weight_decay: on weights other than norms and biases.
         optimizer: a name of ``list_optimizers()`` or ``{"class": "dotted.path", "params": {...}}``.
@@ -61,12 +64,11 @@ class ImageClassifier(TaskModel):
         scheduler_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         config = _as_config(backbone, pretrained, head_dropout)
-        network = create_backbone(config, num_classes=num_classes)
-        if config.pretrained and num_classes != cast("Any", network).pretrained_cfg["num_classes"]:
-            start_small(cast("Any", network).get_classifier())
+        network, has_trained_head = create_classifier(config, num_classes)
+        imagenet_names = imagenet_class_names(num_classes)
         super().__init__(
             num_classes=num_classes,
-            class_names=class_names or imagenet_class_names(num_classes),
+            class_names=class_names or imagenet_names,
             preprocess=preprocess_of(network),
             lr=lr,
             weight_decay=weight_decay,
@@ -75,7 +77,7 @@ class ImageClassifier(TaskModel):
             scheduler=scheduler,
             scheduler_kwargs=scheduler_kwargs,
         )
-        self.names_given = class_names is not None
+        self.names_given = class_names is not None or (has_trained_head and imagenet_names is not None)
         backbone, pretrained = asdict(config), config.pretrained
         self.save_hyperparameters()
         self.network = network
@@ -153,18 +155,6 @@ class ImageClassifier(TaskModel):
     def _freeze(self) -> None:
         self.network.requires_grad_(False)
         self._classifier().requires_grad_(True)
-
-
-def start_small(classifier: nn.Module) -> None:
-    """Draw a new classifier for pretrained features so that training starts near chance.
-
-    Some of timm's heads start far from it: EfficientNet's weights are up to 1 / sqrt(classes), whatever the features.
-    """
-    for module in classifier.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.normal_(module.weight, std=0.01)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 def _as_config(

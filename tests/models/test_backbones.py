@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from autotimm.models import BackboneConfig, ImageClassifier, list_backbones, load_checkpoint
 from autotimm.models.backbones import create_backbone, preprocess_of
 from autotimm.runtime import Preprocess, fit_image, load_image
-from autotimm.runtime.errors import CheckpointError, ConfigError
+from autotimm.runtime.errors import CheckpointError, ConfigError, DataError
 from autotimm.runtime.pictures import generate
 
 
@@ -133,6 +133,44 @@ def test_a_file_of_all_its_classes_keeps_the_classifier(tmp_path: Path) -> None:
     torch.save({"state_dict": {f"module.{name}": value for name, value in source.items()}}, tmp_path / "resnet.pth")
     model = create_backbone(BackboneConfig("test_resnet", pretrained=str(tmp_path / "resnet.pth")), num_classes=1000)
     assert all(torch.equal(value, source[name]) for name, value in model.state_dict().items())
+
+
+def changed(path: Path, new: Path, without: str) -> Path:
+    state = {name: value for name, value in load_file(path).items() if not name.startswith(without)}
+    save_file(state, new)
+    return new
+
+
+def test_the_files_own_classifier_decides_whether_it_is_kept(weights: Path, tmp_path: Path) -> None:
+    kept = ImageClassifier("test_resnet", 10, pretrained=weights)
+    assert torch.equal(kept.network.fc.weight, load_file(weights)["fc.weight"])
+    assert not kept.names_given  # the file does not say them
+    redrawn = ImageClassifier("test_resnet", 1000, pretrained=weights)
+    assert redrawn.network.fc.bias.abs().max() == 0
+    assert not redrawn.names_given  # it is not ImageNet's classifier
+    headless = changed(weights, tmp_path / "headless.safetensors", without="fc.")
+    anew = ImageClassifier("test_resnet", 6, pretrained=headless)
+    assert anew.network.fc.bias.abs().max() == 0
+    assert anew.network.fc.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_classifier_that_is_partly_or_wholly_absent(weights: Path, tmp_path: Path) -> None:
+    headless = changed(weights, tmp_path / "headless.safetensors", without="fc.")
+    with pytest.raises(CheckpointError, match=r"headless\.safetensors.* it has no classifier, which 1000 classes"):
+        ImageClassifier("test_resnet", 1000, pretrained=headless)
+    with pytest.raises(CheckpointError, match=r"1 tensors are missing .*fc\.bias"):
+        ImageClassifier("test_resnet", 10, pretrained=changed(weights, tmp_path / "a.safetensors", without="fc.bias"))
+
+
+def test_a_trained_classifier_of_imagenet_keeps_its_names(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_resnet", num_classes=1000).state_dict(), tmp_path / "imagenet.safetensors")
+    model = ImageClassifier("test_resnet", 1000, pretrained=tmp_path / "imagenet.safetensors")
+    others = tuple(f"thing {index}" for index in range(1000))
+    with pytest.raises(DataError, match=r"'thing 0'.*'tench'"):
+        model.bind_data(preprocess=model.preprocess, class_names=others, validation_images=[])
+    fresh = ImageClassifier("test_resnet", 1000, pretrained=False)
+    fresh.bind_data(preprocess=model.preprocess, class_names=others, validation_images=[])
+    assert fresh.class_names == others
 
 
 def test_weights_of_another_network_are_refused(weights: Path) -> None:

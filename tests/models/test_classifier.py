@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from autotimm.data import ImageDataModule
 from autotimm.data.batch import ClassificationBatch
 from autotimm.models import BackboneConfig, ImageClassifier
-from autotimm.models.classifier import start_small
+from autotimm.models.backbones import start_small
 from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.training import AutoTrainer
 
