@@ -109,8 +109,8 @@ def show_summary(checkpoint: dict[str, float], artifact: dict[str, float], verif
     for name, key in (("AP", "map"), ("AP50", "map_50")):
         table.add_row(name, f"{checkpoint[key]:.4f}", f"{artifact[key]:.4f}")
     table.add_row("verification", "", f"{verification['status']} on {verification['images']} images")
-    for name, value in verification["worst"].items():
-        table.add_row(f"  worst {name}", "", f"{value:.2g} (allowed: {verification['tolerance'][name]:g})")
+    for name, allowed in verification["tolerance"].items():
+        table.add_row(f"  worst {name}", "", f"{verification['worst'].get(name, 0.0):.2g} (allowed: {allowed:g})")
     table.add_row("latency p50", "", f"{stages['predict']['p50']:.2f} ms for predict() on a decoded image")
     table.add_row("", "", f"{stages['end to end']['p50']:.2f} ms from file to result, {benchmark['backend']}")
     console.print(table)
