@@ -1,7 +1,6 @@
 """From checkpoint to artifact, with proof that the two are the same."""
 
 from autotimm.export.onnx import export_to_onnx
-from autotimm.export.verification import verify_artifact
-from autotimm.export.verify import verify
+from autotimm.export.reverification import verify
 
-__all__ = ["export_to_onnx", "verify", "verify_artifact"]
+__all__ = ["export_to_onnx", "verify"]

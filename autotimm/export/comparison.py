@@ -41,16 +41,23 @@ class Differences:
 
 
 def compare_classifications(differences: Differences, reference: Classification, artifact: Classification) -> None:
-    """Probabilities of all classes, relative to the largest too, since random weights give tiny ones."""
+    """Probabilities of all classes, relative to the largest too, since random weights give tiny ones; and the listed
+    best classes, which are what a user reads.
+    """
     expected, actual = reference.probabilities, artifact.probabilities
     gap = np.abs(expected - actual)
     differences.compared["images"] += 1
     differences.compared["probabilities"] += len(expected)
     differences.note("probability", gap)
     differences.note("relative_probability", gap / expected.max())
-    best = int(actual.argmax())
-    is_tie = expected.max() - expected[best] <= 2 * gap.max()
-    differences.note("top1_changes", 0.0 if best == expected.argmax() or is_tie else 1.0)
+    labels = artifact.labels
+    in_range = (labels >= 0) & (labels < len(expected))
+    differences.note("label_errors", float(len(labels) - len(set(labels[in_range].tolist()))))
+    listed = labels[in_range]
+    differences.note("probability", artifact.scores[in_range] - expected[listed])
+    # By rank: that they are the best ones, near-ties in any order.
+    differences.note("probability", artifact.scores - np.sort(expected)[::-1][: len(artifact.scores)])
+    differences.note("label_errors", float(abs(len(labels) - len(reference.labels))))
 
 
 def compare_detections(

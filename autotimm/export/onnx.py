@@ -18,11 +18,12 @@ import onnx
 import onnxruntime
 import torch
 
+from autotimm.export.candidates import against_model
 from autotimm.export.graph.classification import ClassificationGraph
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
-from autotimm.export.settings import ExportSettings, applied
+from autotimm.export.settings import ExportSettings, applied, evaluating
 from autotimm.export.verification import verify_artifact
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.classifier import ImageClassifier
@@ -32,6 +33,7 @@ from autotimm.models.torch_backend import describe, predictor_of
 from autotimm.runtime.errors import ConfigError, ExportError, VerificationError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import METADATA_KEY, Manifest, Verification
+from autotimm.runtime.pictures import choose_pictures
 
 OPSET = 18
 """The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
@@ -90,7 +92,7 @@ def export_to_onnx(
         model = load_checkpoint(model)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections)
     # A path that cannot be written is found out before the graph is traced, which takes seconds.
-    with applied(model, settings), replacing(path) as temporary:
+    with applied(model, settings), evaluating(model), replacing(path) as temporary:
         graph = _compose(model, candidates, nms)
         proto = _trace(graph, model, batch)
         manifest = _complete(describe(model, "batch" if batch == "dynamic" else batch), graph, proto)
@@ -98,7 +100,12 @@ def export_to_onnx(
         if not verify:
             record = Verification(reason="not asked for")
         else:
-            record = verify_artifact(temporary, predictor_of(model), images=verify_images, model=model)
+            record = verify_artifact(
+                temporary,
+                predictor_of(model),
+                pictures=choose_pictures(verify_images, model.validation_images),
+                compare_candidates=against_model(model) if isinstance(model, DetectionModel) else None,
+            )
         manifest = replace(manifest, verification=record)
         _write(proto, manifest, temporary)
         if record.status == "failed":
@@ -139,9 +146,7 @@ def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]
     """Run torch's exporter and take out what only a debugger of the exporter wants."""
     height, width = model.preprocess.size
     images = torch.zeros(2 if batch == "dynamic" else batch, height, width, 3, dtype=torch.uint8, device=model.device)
-    was_training = model.training
-    graph.eval()
-    model.eval()
+    graph.to(model.device).eval()
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -160,8 +165,6 @@ def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]
         raise ExportError(
             f"{model.architecture} could not be traced for ONNX ({type(error).__name__}: {cause})"
         ) from error
-    finally:
-        model.train(was_training)
     assert program is not None  # dynamo=True always gives a program
     proto: onnx.ModelProto = program.model_proto
     _strip(proto, set(graph.internal_names))
@@ -191,7 +194,6 @@ def _complete(manifest: Manifest, graph: ExportGraph, proto: onnx.ModelProto) ->
         thresholds["candidates"] = graph.settings.candidates
         postprocessing["nms"] = graph.settings.nms
         target = "onnxruntime" if graph.settings.nms == "operator" else "portable"
-    digest = hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
     return replace(
         manifest,
         format="onnx",
@@ -200,7 +202,7 @@ def _complete(manifest: Manifest, graph: ExportGraph, proto: onnx.ModelProto) ->
         target=target,
         thresholds=thresholds,
         postprocessing=postprocessing,
-        hashes={**manifest.hashes, "graph_sha256": digest},
+        hashes={**manifest.hashes, "graph_sha256": graph_digest(proto)},
         versions={**manifest.versions, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -220,6 +222,11 @@ def embed_manifest(proto: onnx.ModelProto, manifest: Manifest) -> None:
     del proto.metadata_props[:]
     proto.metadata_props.extend(others)
     proto.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+
+
+def graph_digest(proto: onnx.ModelProto) -> str:
+    """SHA-256 of the graph with its weights, without the metadata, which later verifications change."""
+    return hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _keep_rejected(artifact: Path, manifest: Manifest, path: Path) -> Path:

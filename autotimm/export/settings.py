@@ -35,6 +35,17 @@ class ExportSettings:
 
 
 @contextmanager
+def evaluating(model: TaskModel) -> Iterator[None]:
+    """Put the model into evaluation mode, and back into the mode it was in: an export may happen while training."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+@contextmanager
 def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     """Give the model these settings, and its own back at the end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import uuid
 from collections.abc import Iterator
@@ -13,32 +14,48 @@ from autotimm.runtime.errors import AutoTimmError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well, delete it otherwise.
+    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+
+    Otherwise it is deleted, and so are the folders that were made for it. Failures of other files inside the block
+    pass through.
 
     Raises:
         AutoTimmError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
-    temporary: Path | None = None
+    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
+    made: list[Path] = []
     try:
-        _make_folder(target)
+        made = _make_folder(target)
         if target.is_dir():
             raise AutoTimmError(f"{target}: is a folder; give the name of a file to write")
-        temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:8]}{target.suffix}")
         yield temporary
         temporary.replace(target)
-    except OSError as error:
-        raise AutoTimmError(f"{target}: could not be written: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+        if isinstance(error, OSError) and _is_about(error, target, temporary):
+            raise AutoTimmError(f"{target}: could not be written: {error.strerror or error}") from error
+        raise
 
 
-def _make_folder(target: Path) -> None:
+def _is_about(error: OSError, target: Path, temporary: Path) -> bool:
+    """Whether it was the output that could not be written, and not some input that could not be read."""
+    if error.filename is None or error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        return True
+    return Path(error.filename) in (target, temporary, *target.parents)
+
+
+def _make_folder(target: Path) -> list[Path]:
+    """Make the folder of a file; returns what was made, innermost first."""
+    absent = [folder for folder in target.parents if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise AutoTimmError(f"{target}: could not be written: {target.parent} is not a folder") from error
+    return absent
 
 
 def sha256_of(path: str | Path) -> str:

@@ -24,8 +24,12 @@ class Pictures:
     source: str
 
 
-def choose_pictures(folder: str | Path | None, remembered: list[str]) -> Pictures:
+def choose_pictures(folder: str | Path | None, remembered: list[str] | None) -> Pictures:
     """From the folder where one is given, else the validation images of the checkpoint, else generated ones.
+
+    Args:
+        folder: of images.
+        remembered: paths that a checkpoint remembers; ``None`` where there is no checkpoint.
 
     Raises:
         DataError: the folder is missing or holds no images.
@@ -33,10 +37,13 @@ def choose_pictures(folder: str | Path | None, remembered: list[str]) -> Picture
     if folder is not None:
         found = list_images(folder)
         return Pictures(_spread(found), f"{len(_spread(found))} of {len(found)} images in {Path(folder).name}")
-    present = [Path(name) for name in remembered if Path(name).is_file()]
+    present = [Path(name) for name in remembered or () if Path(name).is_file()]
     if present:
         return Pictures(_spread(present), "validation images of the checkpoint")
-    reason = "the checkpoint remembers no images" if not remembered else "the checkpoint's images are not here"
+    if remembered is None:
+        reason = "no folder of images was given"
+    else:
+        reason = "the checkpoint's images are not here" if remembered else "the checkpoint remembers no images"
     return Pictures(
         [generate(height, width, seed) for seed, (height, width) in enumerate(SIZES)], f"generated ({reason})"
     )

@@ -75,7 +75,7 @@ class Candidates(nn.Module):
         if missing > 0:  # a small input has fewer locations than candidates; the outputs keep their size
             boxes, scores, labels = (
                 F.pad(boxes, (0, 0, 0, missing)),
-                F.pad(scores, (0, missing)),
+                F.pad(scores, (0, missing), value=-1.0),
                 F.pad(labels, (0, missing)),
             )
         return index, boxes, scores, labels

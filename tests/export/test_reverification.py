@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from autotimm.export import export_to_onnx, verify
+from autotimm.export.onnx import embed_manifest, graph_digest
 from autotimm.models import ImageClassifier, YOLOXDetector, load_checkpoint
 from autotimm.runtime import read_manifest
 from autotimm.runtime.errors import VerificationError
@@ -79,3 +81,44 @@ def test_images_the_checkpoint_remembers(detector: YOLOXDetector, tmp_path: Path
     shutil.move(photo, tmp_path / "moved.png")
     record = verify(tmp_path / "model.onnx", model_path)
     assert record.image_source.startswith("generated (the checkpoint's images are not here)")
+
+
+def test_a_classifier_that_lists_the_worst_classes_fails(classifier: ImageClassifier, tmp_path: Path) -> None:
+    """All probabilities are right, but TopK was turned around."""
+    artifact = tmp_path / "model.onnx"
+    manifest = export_to_onnx(classifier, artifact, verify=False)
+    proto = onnx.load(artifact)
+    (best,) = (node for node in proto.graph.node if node.op_type == "TopK")
+    next(attribute for attribute in best.attribute if attribute.name == "largest").i = 0
+    hashes = {**manifest.hashes, "graph_sha256": graph_digest(proto)}
+    embed_manifest(proto, replace(manifest, hashes=hashes))
+    onnx.save(proto, artifact)
+    assert verify(artifact, classifier.save(tmp_path / "model.ckpt")).status == "failed"
+
+
+def test_a_changed_graph_is_noticed(checkpoint: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "model.onnx"
+    export_to_onnx(checkpoint, artifact, verify=False)
+    proto = onnx.load(artifact)
+    proto.graph.node[-1].name = "changed"
+    onnx.save(proto, artifact)
+    with pytest.raises(VerificationError, match="changed after its export"):
+        verify(artifact, checkpoint)
+
+
+def test_an_artifact_is_not_verified_against_itself(checkpoint: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "model.onnx"
+    export_to_onnx(checkpoint, artifact, verify=False)
+    copy = Path(shutil.copy(artifact, tmp_path / "copy.onnx"))
+    for other in (artifact, copy):
+        with pytest.raises(VerificationError, match="one and the same graph"):
+            verify(artifact, other)
+
+
+def test_two_artifacts_that_find_nothing_are_told_apart(tmp_path: Path) -> None:
+    for name, seed in (("one.onnx", 1), ("other.onnx", 2)):
+        torch.manual_seed(seed)
+        export_to_onnx(YOLOXDetector("yolox-nano", 3).eval(), tmp_path / name, size=(64, 64), verify=False)
+    record = verify(tmp_path / "one.onnx", tmp_path / "other.onnx")
+    assert record.compared["detections"] == 0
+    assert record.status == "failed"

@@ -1,0 +1,98 @@
+"""Comparing what enters NMS: the candidates inside an artifact with those of its reference, location by location.
+
+Where a model finds little on the images, this is what there is to compare; and a graph that loses or misplaces
+candidates shows here even if NMS hides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from autotimm.dense import joint_scores
+from autotimm.export.comparison import Differences
+from autotimm.export.graph.detection import DetectionGraph
+from autotimm.models.detection import DetectionModel
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of one image, best first."""
+
+    index: NDArray[np.int64]
+    """``[P]`` locations, over all levels."""
+    boxes: NDArray[np.float32]
+    """``[P, 4]`` xyxy in network-input pixels."""
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+CandidateComparison = Callable[[Differences, NDArray[np.uint8], Candidates], None]
+"""Takes the differences to note, the prepared pixels ``[H, W, 3]``, and the artifact's candidates on them."""
+
+
+def candidates_of(artifact: Path) -> Callable[[NDArray[np.uint8]], Candidates]:
+    """A function from prepared pixels ``[H, W, 3]`` to the candidates inside a detection artifact.
+
+    The values before thresholds and NMS are named inside the graph; here they are made outputs.
+    """
+    proto = onnx.load(artifact)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in DetectionGraph.internal_names)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # the added outputs carry no type, which ONNX Runtime mentions and then infers
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    batch = session.get_inputs()[0].shape[0]
+    copies = batch if isinstance(batch, int) else 1
+
+    def run(pixels: NDArray[np.uint8]) -> Candidates:
+        images = np.repeat(pixels[None], copies, axis=0)
+        index, boxes, scores, labels = session.run(list(DetectionGraph.internal_names), {"images": images})
+        real = len(index[0])  # a small input has fewer locations than candidates; the rest is padding
+        return Candidates(index[0], boxes[0][:real], scores[0][:real], labels[0][:real])
+
+    return run
+
+
+def against_model(model: DetectionModel) -> CandidateComparison:
+    """Compare with a PyTorch model's own decoding of every location."""
+
+    def compare(differences: Differences, pixels: NDArray[np.uint8], found: Candidates) -> None:
+        with torch.inference_mode():
+            raw = model.network(model.normalize(torch.from_numpy(pixels[None]).to(model.device)))
+            boxes, scores, _ = (value[0].cpu() for value in model.decode(raw))
+            index = torch.from_numpy(found.index)
+            # Of the artifact's label: a wrong one shows, a near-tie between two classes does not.
+            class_logits = raw.classes[0].cpu()[torch.from_numpy(found.labels), index]
+            label_scores = joint_scores(raw.objectness[0, 0].cpu()[index], class_logits)
+        differences.compared["candidates"] += len(index)
+        differences.note("candidate_score", found.scores - label_scores.numpy())
+        # The selection itself: by rank, both lists of scores must agree, whatever locations they name.
+        differences.note("candidate_score", found.scores - scores.topk(len(index)).values.numpy())
+        differences.note("candidate_box_px", found.boxes - boxes[index].numpy())
+
+    return compare
+
+
+def against_artifact(path: Path) -> CandidateComparison:
+    """Compare with the candidates of another artifact of the same model; each may have another number of them."""
+    run = candidates_of(path)
+
+    def compare(differences: Differences, pixels: NDArray[np.uint8], found: Candidates) -> None:
+        theirs = run(pixels)
+        count = min(len(found.index), len(theirs.index))
+        _, ours_at, theirs_at = np.intersect1d(found.index, theirs.index, return_indices=True)
+        differences.compared["candidates"] += len(ours_at)
+        differences.note("candidate_score", found.scores[:count] - theirs.scores[:count])
+        differences.note("candidate_score", found.scores[ours_at] - theirs.scores[theirs_at])
+        differences.note("candidate_box_px", found.boxes[ours_at] - theirs.boxes[theirs_at])
+        other_label = found.labels[ours_at] != theirs.labels[theirs_at]
+        differences.compared["candidate_label_changes"] += int(other_label.sum())
+
+    return compare

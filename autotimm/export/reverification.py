@@ -1,0 +1,74 @@
+"""``autotimm verify``: verify an artifact that exists already, and write the record into it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+
+from autotimm.export.candidates import against_artifact, against_model
+from autotimm.export.onnx import embed_manifest, graph_digest
+from autotimm.export.settings import ExportSettings, applied
+from autotimm.export.verification import check_same_model, verify_artifact
+from autotimm.models.checkpoint import load_checkpoint
+from autotimm.models.detection import DetectionModel
+from autotimm.models.torch_backend import predictor_of
+from autotimm.runtime.artifact import is_artifact, load, read_manifest
+from autotimm.runtime.errors import VerificationError
+from autotimm.runtime.files import replacing
+from autotimm.runtime.manifest import Manifest, Verification
+from autotimm.runtime.pictures import choose_pictures
+
+
+def verify(artifact: str | Path, against: str | Path, *, images: str | Path | None = None) -> Verification:
+    """Compare an artifact with the checkpoint it was made from, or with another artifact of the same model.
+
+    Args:
+        artifact: the artifact; the record is written into its manifest, whether it passed or failed.
+        against: an AutoTimm checkpoint, an official YOLOX ``.pth``, or an ``.onnx`` artifact.
+        images: folder of images to compare on.
+
+    Raises:
+        VerificationError: the two are not the same model, or there was nothing to compare.
+        ArtifactError: the artifact cannot be read.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    manifest = read_manifest(artifact)
+    proto = onnx.load(artifact)
+    if graph_digest(proto) != manifest.hashes.get("graph_sha256"):
+        raise VerificationError(f"{artifact}: its graph was changed after its export; export the model again")
+    if is_artifact(against):
+        record = _against_artifact(Path(artifact), Path(against), manifest, images)
+    else:
+        record = _against_checkpoint(Path(artifact), against, manifest, images)
+    embed_manifest(proto, replace(manifest, verification=record))
+    with replacing(artifact) as temporary:
+        onnx.save(proto, temporary)
+    return record
+
+
+def _against_artifact(artifact: Path, against: Path, manifest: Manifest, images: str | Path | None) -> Verification:
+    if read_manifest(against).hashes.get("graph_sha256") == manifest.hashes["graph_sha256"]:
+        raise VerificationError(f"{artifact} and {against} are one and the same graph, which proves nothing")
+    compare = against_artifact(against) if manifest.task == "detection" else None
+    with load(against) as reference:
+        check_same_model(artifact, manifest, reference.manifest)
+        return verify_artifact(artifact, reference, pictures=choose_pictures(images, None), compare_candidates=compare)
+
+
+def _against_checkpoint(
+    artifact: Path, against: str | Path, manifest: Manifest, images: str | Path | None
+) -> Verification:
+    model = load_checkpoint(against)
+    if model.task != manifest.task:
+        raise VerificationError(
+            f"{artifact} was not made from this model: its task is {manifest.task}, the model's {model.task}"
+        )
+    with applied(model, ExportSettings.of(manifest)):
+        return verify_artifact(
+            artifact,
+            predictor_of(model),
+            pictures=choose_pictures(images, model.validation_images),
+            compare_candidates=against_model(model) if isinstance(model, DetectionModel) else None,
+        )
