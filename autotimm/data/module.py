@@ -91,7 +91,10 @@ class VisionDataModule(pl.LightningDataModule, ABC):
         return preprocess
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: take the preprocessing from the trainer's model, and tell it about the data.
+        """Lightning's hook: take the preprocessing from the trainer's model, and compare the classes.
+
+        Before a training the model also takes over the names, the preprocessing at this module's ``image_size`` and
+        some validation images. In other stages it stays as it is.
 
         Raises:
             DataError: the data cannot be read, or its classes are not the model's.
@@ -101,12 +104,14 @@ class VisionDataModule(pl.LightningDataModule, ABC):
         model: Any = self.trainer.lightning_module
         if isinstance(getattr(model, "preprocess", None), Preprocess):
             self.use_preprocess(model.preprocess)
-        if hasattr(model, "bind_data"):
+        if stage == "fit" and hasattr(model, "bind_data"):
             model.bind_data(
                 preprocess=self.preprocess,
                 class_names=self.class_names,
                 validation_images=self._some_validation_images(),
             )
+        elif hasattr(model, "check_classes"):
+            model.check_classes(self.class_names)
 
     def train_dataloader(self) -> Any:
         """Shuffled, augmented batches; the same ones for the same seed.

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from autotimm.models.classifier import ImageClassifier
-from autotimm.models.task import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, TaskModel
+from autotimm.models.record import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, constructor_arguments
+from autotimm.models.task import TaskModel
 from autotimm.models.torch_files import read_torch_file
 from autotimm.models.yolox.detector import YOLOXDetector
 from autotimm.runtime.errors import AutoTimmError, CheckpointError
-from autotimm.runtime.files import sha256_of
-from autotimm.runtime.preprocess import Preprocess
 
 MODEL_CLASSES: dict[str, type[TaskModel]] = {cls.__name__: cls for cls in (ImageClassifier, YOLOXDetector)}
 """The classes that a checkpoint may name."""
@@ -46,7 +45,7 @@ def load_checkpoint(path: str | Path) -> TaskModel:
         model.load_state_dict(checkpoint["state_dict"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{path}: the weights do not fit the model it describes: {_one_line(error)}") from error
-    model.checkpoint_sha256 = sha256_of(path)
+    model.remember_file(path)
     return model.eval()
 
 
@@ -73,13 +72,8 @@ def _build(record: Mapping[str, Any], path: Path) -> TaskModel:
     if record["class"] not in MODEL_CLASSES:
         known = ", ".join(MODEL_CLASSES)
         raise CheckpointError(f"{path}: holds a {record['class']}, which is none of {known}; a newer AutoTimm wrote it")
-    arguments = dict(record["arguments"])
-    if isinstance(arguments.get("backbone"), dict):
-        arguments["backbone"] = {**arguments["backbone"], "pretrained": False}
-    arguments.update(pretrained=False, class_names=record["class_names"])
-    model: TaskModel = MODEL_CLASSES[record["class"]](**arguments)
-    model.preprocess = Preprocess.from_dict(record["preprocess"])
-    model.validation_images = list(record["validation_images"])
+    model: TaskModel = MODEL_CLASSES[record["class"]](**constructor_arguments(record))
+    model.restore(record)
     return model
 
 

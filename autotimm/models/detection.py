@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -12,10 +13,14 @@ from autotimm.dense import DenseOutputs, anchor_points, decode_yolox, joint_scor
 from autotimm.metrics.detection import DetectionMetric
 from autotimm.models.task import TaskModel
 from autotimm.runtime.assemble import assemble
+from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
 
 if TYPE_CHECKING:
     from autotimm.data.batch import DetectionBatch
+
+MAX_DETECTIONS = 3840
+"""As many candidates as an exported graph can have: TensorRT's largest TopK."""
 
 
 class DetectionModel(TaskModel):
@@ -38,6 +43,21 @@ class DetectionModel(TaskModel):
             "max_detections": self.max_detections_per_image,
         }
 
+    def set_thresholds(self, thresholds: Mapping[str, float]) -> None:
+        """Take over what :attr:`thresholds` gave, after a check.
+
+        Raises:
+            ConfigError: out of the range that an exported graph can have.
+        """
+        score, iou, limit = thresholds["score"], thresholds["iou"], thresholds["max_detections"]
+        if not 0.0 <= score <= 1.0:
+            raise ConfigError(f"score_thresh is {score}, but must be in 0..1")
+        if not 0.0 < iou <= 1.0:
+            raise ConfigError(f"nms_thresh is {iou}, but must be above 0 and at most 1")
+        if limit != int(limit) or not 1 <= limit <= MAX_DETECTIONS:
+            raise ConfigError(f"max_detections_per_image is {limit}, but must be a whole number in 1..{MAX_DETECTIONS}")
+        self.score_thresh, self.nms_thresh, self.max_detections_per_image = score, iou, int(limit)
+
     @property
     def postprocessing(self) -> dict[str, str | bool]:
         """One label a box, and NMS within each class."""
@@ -53,14 +73,18 @@ class DetectionModel(TaskModel):
             ("labels", "int32", (limit,)),
         ]
 
-    def decode(self, outputs: DenseOutputs) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(self, outputs: DenseOutputs, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Every location's best class, before thresholds and NMS.
+
+        Args:
+            outputs: of the network.
+            size: height and width of the network's input; that of :attr:`preprocess` where absent.
 
         Returns:
             ``boxes`` float32 ``[N, A, 4]`` xyxy in network-input pixels, ``scores`` float32 ``[N, A]``,
             ``labels`` int64 ``[N, A]``.
         """
-        height, width = self.preprocess.size
+        height, width = size or self.preprocess.size
         points, strides = anchor_points(height, width, self.strides, outputs.boxes.device)
         logits, labels = outputs.classes.max(dim=1)
         scores = joint_scores(outputs.objectness[:, 0], logits)
@@ -68,7 +92,7 @@ class DetectionModel(TaskModel):
 
     def infer(self, images: Tensor) -> dict[str, Tensor]:
         """The artifact's outputs, with torchvision's NMS in place of the graph's."""
-        boxes, scores, labels = self.decode(self.network(self.normalize(images)))
+        boxes, scores, labels = self.decode(self.network(self.normalize(images)), (images.shape[1], images.shape[2]))
         limit = self.max_detections_per_image
         outputs = {
             "num_detections": torch.zeros(len(images), 1, dtype=torch.int32),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import platform
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,25 +11,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytorch_lightning as pl
-import timm
 import torch
 from torch import Tensor, nn
 
+from autotimm.data.module import VisionDataModule
 from autotimm.models.normalize import Normalize
+from autotimm.models.record import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, constructor_arguments, library_versions, plain
 from autotimm.optim.optimizers import build_optimizer
 from autotimm.optim.schedulers import build_scheduler
 from autotimm.runtime.environment import installed_version
-from autotimm.runtime.errors import ConfigError, DataError
-from autotimm.runtime.files import replacing
+from autotimm.runtime.errors import CheckpointError, ConfigError, DataError
+from autotimm.runtime.files import replacing, sha256_of
 from autotimm.runtime.manifest import Manifest, Task
 from autotimm.runtime.preprocess import Preprocess
-from autotimm.version import __version__
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-CHECKPOINT_KEY = "autotimm"
-CHECKPOINT_SCHEMA = "autotimm.checkpoint/1"
 
 
 class TaskModel(pl.LightningModule, ABC):
@@ -65,12 +62,12 @@ class TaskModel(pl.LightningModule, ABC):
             raise ConfigError(f"num_classes is {num_classes}, but {len(class_names)} class names were given")
         self.num_classes = num_classes
         self.names_given = class_names is not None
-        self.class_names = tuple(class_names or (f"class_{index}" for index in range(num_classes)))
+        """Whether the names belong to the classifier, so that data must have the same."""
+        self.class_names = tuple(class_names or _placeholder_names(num_classes))
         self.preprocess = preprocess
         self.validation_images: list[str] = []
         """Paths of some validation images, for the verification of an export."""
-        self.checkpoint_sha256 = ""
-        """Of the file this model was loaded from, if it was."""
+        self._loaded_from: tuple[str, int] | None = None
         self.lr = lr
         self.weight_decay = weight_decay
         self.optimizer = optimizer
@@ -89,6 +86,18 @@ class TaskModel(pl.LightningModule, ABC):
         self.normalize = Normalize(value).to(self.device)
 
     @property
+    def checkpoint_sha256(self) -> str:
+        """Of the file that this model's weights were loaded from; empty where they are not those of a file."""
+        if self._loaded_from is None:
+            return ""
+        sha256, fingerprint = self._loaded_from
+        return sha256 if fingerprint == _fingerprint(self) else ""
+
+    def remember_file(self, path: str | Path) -> None:
+        """Note that the weights are now those of this file."""
+        self._loaded_from = sha256_of(path), _fingerprint(self)
+
+    @property
     @abstractmethod
     def architecture(self) -> str:
         """The network, as a person names it."""
@@ -97,6 +106,13 @@ class TaskModel(pl.LightningModule, ABC):
     @abstractmethod
     def thresholds(self) -> dict[str, float]:
         """The numbers of the post-processing, as the manifest records them."""
+
+    def set_thresholds(self, thresholds: Mapping[str, float]) -> None:
+        """Take over what :attr:`thresholds` gave, where it can be chosen: a classifier's follows from its classes.
+
+        Raises:
+            ConfigError: out of range.
+        """
 
     @property
     @abstractmethod
@@ -127,8 +143,11 @@ class TaskModel(pl.LightningModule, ABC):
         with torch.inference_mode():
             return {name: value.cpu().numpy() for name, value in self.infer(images).items()}
 
-    def bind_data(self, *, preprocess: Preprocess, class_names: tuple[str, ...], validation_images: list[str]) -> None:
-        """Take over what the data module knows; it is recorded in the checkpoint.
+    def check_classes(self, class_names: tuple[str, ...]) -> None:
+        """Compare the classes of some data with the model's.
+
+        The names count where they were given, or belong to a trained classifier: of a checkpoint, of COCO's official
+        weights, of ImageNet. Those of a new classifier are only placeholders, and data brings its own.
 
         Raises:
             DataError: the classes of the data are not the classes of the model.
@@ -140,9 +159,17 @@ class TaskModel(pl.LightningModule, ABC):
             )
         if self.names_given and class_names != self.class_names:
             raise DataError(
-                f"the data's classes are {list(class_names[:8])}, but the model was given "
+                f"the data's classes are {list(class_names[:8])}, but the model's are "
                 f"{list(self.class_names[:8])}; the order counts"
             )
+
+    def bind_data(self, *, preprocess: Preprocess, class_names: tuple[str, ...], validation_images: list[str]) -> None:
+        """Take over what the data module knows before a training; it is recorded in the checkpoint.
+
+        Raises:
+            DataError: the classes of the data are not the classes of the model (:meth:`check_classes`).
+        """
+        self.check_classes(class_names)
         self.class_names = class_names
         self.preprocess = preprocess
         self.validation_images = validation_images
@@ -154,7 +181,11 @@ class TaskModel(pl.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Lightning's hook. It trains in whatever mode it finds: a loaded model's is evaluation, and a new one's is
         training even where its backbone is frozen; :meth:`train` knows which parts stay as they are.
+
+        From here on the weights are no file's, and the classifier learns the classes by the names they have now.
         """
+        self._loaded_from = None
+        self.names_given = self.names_given or self.class_names != _placeholder_names(self.num_classes)
         self.train()
 
     def configure_optimizers(self) -> Any:
@@ -170,12 +201,48 @@ class TaskModel(pl.LightningModule, ABC):
         checkpoint[CHECKPOINT_KEY] = {
             "schema": CHECKPOINT_SCHEMA,
             "class": type(self).__name__,
-            "arguments": _plain(dict(self.hparams)),
+            "arguments": plain(dict(self.hparams)),
             "class_names": list(self.class_names),
             "preprocess": self.preprocess.to_dict(),
             "validation_images": list(self.validation_images),
+            "thresholds": self.thresholds,
             "versions": library_versions(),
         }
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = constructor_arguments(checkpoint[CHECKPOINT_KEY])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning's hook, in ``load_from_checkpoint`` and where a trainer goes on from a file or validates one.
+
+        Raises:
+            CheckpointError: not a checkpoint of this class.
+            DataError: the trainer's data has other classes.
+        """
+        record = checkpoint.get(CHECKPOINT_KEY)
+        if not isinstance(record, Mapping) or record.get("class") != type(self).__name__:
+            raise CheckpointError(f"the checkpoint is not one of an AutoTimm {type(self).__name__}")
+        self.restore(record)
+        trainer = self._trainer
+        data = getattr(trainer, "datamodule", None)
+        if trainer is not None and trainer.state.fn is not None and isinstance(data, VisionDataModule):
+            data.setup(trainer.state.fn.value)  # again, since it has only seen the model as it was constructed
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint records beside the constructor's arguments and the weights.
+
+        Raises:
+            CheckpointError: it is of another number of classes.
+        """
+        class_names = tuple(record["class_names"])
+        if len(class_names) != self.num_classes:
+            raise CheckpointError(
+                f"the checkpoint has {len(class_names)} classes, but the model was made for {self.num_classes}"
+            )
+        self.class_names = class_names
+        self.names_given = class_names != _placeholder_names(self.num_classes)
+        self.preprocess = Preprocess.from_dict(record["preprocess"])
+        self.validation_images = list(record["validation_images"])
+        if "thresholds" in record:  # otherwise they are those of the arguments
+            self.set_thresholds(record["thresholds"])
 
     def save(self, path: str | Path) -> Path:
         """Write a self-describing checkpoint without a trainer, for a model whose weights came from elsewhere."""
@@ -199,23 +266,14 @@ class TaskModel(pl.LightningModule, ABC):
         return export_to_onnx(self, path, **options)
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of what computes a model's answers."""
-    return {
-        "autotimm": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "timm": timm.__version__,
-        "pytorch-lightning": installed_version("pytorch-lightning"),
-    }
+def _placeholder_names(num_classes: int) -> tuple[str, ...]:
+    return tuple(f"class_{index}" for index in range(num_classes))
 
 
-def _plain(value: Any) -> Any:
-    """Lists, dicts, numbers, strings: what ``torch.load(weights_only=True)`` and JSON both take."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise ConfigError(f"{value!r} ({type(value).__name__}) cannot be recorded in a checkpoint; give it by name")
+def _fingerprint(model: nn.Module) -> int:
+    """A checksum of the weights, to notice that they were changed, not to protect them."""
+    checksum = 0
+    for value in model.state_dict().values():
+        content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        checksum = zlib.crc32(content.numpy(), checksum)
+    return checksum

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotimm.models.task import TaskModel, library_versions
+from autotimm.models.record import library_versions
+from autotimm.models.task import TaskModel
 from autotimm.runtime.manifest import Manifest, TensorSpec
 from autotimm.runtime.predictor import Predictor
 

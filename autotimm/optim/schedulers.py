@@ -182,6 +182,25 @@ def cosine_with_restarts(
     return _with_warmup(warmup, factor)
 
 
+@dataclass(frozen=True)
+class RecipeLengths:
+    """The official YOLOX recipe, in epochs that need not be whole."""
+
+    total: float
+    warmup: float
+    """At its beginning, of rising learning rate."""
+    no_aug: float
+    """At its end, of flat learning rate and with the L1 loss."""
+
+    def fitted_to(self, epochs: float) -> RecipeLengths:
+        """This recipe for a training of so many epochs.
+
+        A longer training is longer in its middle; a shorter one is shorter in all its parts, in proportion.
+        """
+        scale = min(1.0, epochs / self.total)
+        return RecipeLengths(epochs, self.warmup * scale, self.no_aug * scale)
+
+
 def yolox(
     horizon: Horizon,
     *,
@@ -192,16 +211,18 @@ def yolox(
 ) -> Factor:
     """The official YOLOX schedule: quadratic warm-up, half a cosine to ``min_lr_ratio``, flat for the last epochs.
 
-    ``total_epochs`` is the whole recipe's length; the trainer's where not given.
+    ``total_epochs`` is the length that the other two are meant for, the trainer's where not given. The schedule always
+    ends with the training: :meth:`RecipeLengths.fitted_to`.
     """
-    epochs = total_epochs if total_epochs is not None else horizon.epochs
-    if warmup_epochs + no_aug_epochs > epochs:
+    recipe = RecipeLengths(horizon.epochs if total_epochs is None else total_epochs, warmup_epochs, no_aug_epochs)
+    if warmup_epochs + no_aug_epochs > recipe.total:
         raise ConfigError(
             f"the yolox schedule warms up for {warmup_epochs:g} epochs and is flat for the last {no_aug_epochs:g}, "
-            f"which is more than the {epochs:g} there are: lower warmup_epochs and no_aug_epochs, or train longer"
+            f"which is more than the {recipe.total:g} there are: lower warmup_epochs and no_aug_epochs, or train longer"
         )
-    warmup = warmup_epochs * horizon.steps_per_epoch
-    flat_from = (epochs - no_aug_epochs) * horizon.steps_per_epoch
+    recipe = recipe.fitted_to(horizon.epochs)
+    warmup = recipe.warmup * horizon.steps_per_epoch
+    flat_from = (recipe.total - recipe.no_aug) * horizon.steps_per_epoch
 
     def factor(done: int) -> float:
         if done <= warmup and warmup > 0:

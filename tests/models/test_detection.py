@@ -90,3 +90,22 @@ def test_coco_names_go_with_eighty_classes() -> None:
     model = YOLOXDetector("yolox-nano")
     assert (len(model.class_names), model.class_names[0], model.class_names[16]) == (80, "person", "dog")
     assert YOLOXDetector("yolox-nano", 2).class_names == ("class_0", "class_1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"score_thresh": -0.1}, r"score_thresh is -0\.1, but must be in 0\.\.1"),
+        ({"score_thresh": 1.1}, "score_thresh is"),
+        ({"score_thresh": float("nan")}, "score_thresh is"),
+        ({"nms_thresh": 0}, "nms_thresh is 0, but must be above 0"),
+        ({"nms_thresh": 1.5}, "nms_thresh is"),
+        ({"max_detections_per_image": 0}, "max_detections_per_image is 0"),
+        ({"max_detections_per_image": 3841}, r"a whole number in 1\.\.3840"),
+        ({"max_detections_per_image": 1.5}, "a whole number"),
+    ],
+)
+def test_thresholds_out_of_range(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        YOLOXDetector("yolox-nano", 2, **arguments)
+    YOLOXDetector("yolox-nano", 2, score_thresh=0, nms_thresh=1, max_detections_per_image=3840)

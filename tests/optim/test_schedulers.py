@@ -113,9 +113,16 @@ def test_yolox_is_the_official_one(shared: Path) -> None:
     factor = schedule_factor("yolox", horizon, options)
     rates = [official["lr"] * factor(step) for step in official["iters"]]
     assert rates == pytest.approx(official["lrs"], rel=1e-9, abs=1e-15)
-    # the whole recipe's length, of which a shorter training does the beginning
-    begun = schedule_factor("yolox", Horizon(10 * per_epoch, per_epoch), options | {"total_epochs": 300})
-    assert [begun(step) for step in (0, 250, 900)] == [factor(step) for step in (0, 250, 900)]
+
+
+def test_the_yolox_recipe_ends_with_the_training() -> None:
+    """Shorter than it is meant for: the same curve, compressed. Longer: as much warm-up and flat end, more between."""
+    whole = schedule_factor("yolox", Horizon(300 * 20, 20), {"total_epochs": 300})
+    short = schedule_factor("yolox", Horizon(30 * 20, 20), {"total_epochs": 300})
+    assert [short(step) for step in range(600)] == pytest.approx([whole(10 * step) for step in range(600)])
+    long = schedule_factor("yolox", Horizon(400 * 20, 20), {"total_epochs": 300})
+    assert [long(step) for step in range(100)] == [whole(step) for step in range(100)]
+    assert long(385 * 20) == 0.05 < long(384 * 20)
 
 
 def test_plateau_watches_the_models_metric() -> None:

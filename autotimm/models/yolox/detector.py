@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from autotimm.models.yolox.coco_names import COCO_NAMES
 from autotimm.models.yolox.network import YOLOXNetwork
 from autotimm.models.yolox.official import read_official
 from autotimm.models.yolox.sizes import find_size
+from autotimm.optim.schedulers import RecipeLengths, horizon_of
 from autotimm.runtime.errors import CheckpointError, ConfigError
-from autotimm.runtime.files import sha256_of
 from autotimm.runtime.preprocess import Preprocess
 
 
@@ -27,18 +28,21 @@ class YOLOXDetector(DetectionModel):
     Args:
         model_name: one of ``list_yolox_models()``.
         num_classes: number of object classes; 80 are taken to be COCO's unless ``class_names`` says otherwise.
-        total_epochs: length of the ``yolox`` learning-rate schedule.
-        warmup_epochs: epochs of its quadratic warm-up.
-        no_aug_epochs: epochs at its end with a flat learning rate and the L1 loss on the boxes.
+        total_epochs: length of training that the next two are meant for. The recipe itself follows the trainer: it
+            always ends with the training, and where that is shorter than ``total_epochs`` (``max_epochs=50``, say),
+            the warm-up and the last part are shorter in proportion (5/6 and 2.5 epochs).
+        warmup_epochs: epochs of quadratic warm-up, with the ``yolox`` schedule.
+        no_aug_epochs: epochs at the end with the L1 loss on the boxes, and a flat learning rate with that schedule.
         reg_loss_weight: weight of the IoU loss.
         score_thresh: detections below this score (objectness times class probability) are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
         max_detections_per_image: at most so many are kept, best first.
-        class_names: in the order of the class indices; taken from the data where absent.
+        class_names: in the order of the class indices. Where absent they are taken from the data, except with
+            pretrained class predictors of 80 classes, whose names are COCO's.
         optimizer: a name of ``list_optimizers()`` or ``{"class": "dotted.path", "params": {...}}``.
         scheduler: a name of ``list_schedulers()``.
-        lr: learning rate; with ``sgd`` the official rule applies, by which it is for 64 images a step and goes with
-            their number.
+        lr: learning rate; with ``sgd`` or ``torch.optim.SGD`` the official rule applies, by which it is for 64 images
+            a step and goes with their number.
         weight_decay: on convolution weights only.
         pretrained: a path of official weights (``yolox_nano.pth``) to start from; for another number of classes the
             class predictors start afresh. ``False`` starts from random weights. ``True`` is an error, since nothing
@@ -76,7 +80,7 @@ class YOLOXDetector(DetectionModel):
             )
         pretrained = pretrained and str(pretrained)  # checkpoints record plain types
         lengths = {"total_epochs": total_epochs, "warmup_epochs": warmup_epochs, "no_aug_epochs": no_aug_epochs}
-        schedule = lengths if scheduler == "yolox" else {}
+        options: dict[str, Any] = {**(lengths if scheduler == "yolox" else {}), **(scheduler_kwargs or {})}
         super().__init__(
             num_classes=num_classes,
             class_names=class_names,
@@ -86,14 +90,15 @@ class YOLOXDetector(DetectionModel):
             optimizer=optimizer,
             optimizer_kwargs=optimizer_kwargs,
             scheduler=scheduler,
-            scheduler_kwargs={**schedule, **(scheduler_kwargs or {})},
+            scheduler_kwargs=options,
         )
         self.save_hyperparameters()
         if num_classes == len(COCO_NAMES) and class_names is None:
             self.class_names = COCO_NAMES
-        self.score_thresh, self.nms_thresh = score_thresh, nms_thresh
-        self.max_detections_per_image = max_detections_per_image
-        self.total_epochs, self.warmup_epochs, self.no_aug_epochs = total_epochs, warmup_epochs, no_aug_epochs
+        self.set_thresholds({"score": score_thresh, "iou": nms_thresh, "max_detections": max_detections_per_image})
+        if scheduler == "yolox":  # whose own arguments come first
+            lengths = {name: options[name] for name in lengths}
+        self.recipe = RecipeLengths(lengths["total_epochs"], lengths["warmup_epochs"], lengths["no_aug_epochs"])
         self.network = YOLOXNetwork(self.size, num_classes)
         self.strides = self.network.strides
         self.loss = YOLOXLoss(num_classes, reg_loss_weight)
@@ -119,12 +124,14 @@ class YOLOXDetector(DetectionModel):
         size, num_classes, state = read_official(path)
         model = cls(size.name, num_classes, **arguments)
         model.network.load_state_dict(state)
-        model.checkpoint_sha256 = sha256_of(path)
+        model.names_given = model.names_given or model.class_names == COCO_NAMES
+        model.remember_file(path)
         return model.eval()
 
     def learning_rate(self) -> float:
-        """The official rule: ``lr`` is for 64 images a step, and goes with their number."""
-        if self.optimizer != "sgd":
+        """The official rule for SGD: ``lr`` is for 64 images a step, and goes with their number."""
+        name = self.optimizer.get("class") if isinstance(self.optimizer, Mapping) else self.optimizer.lower()
+        if name not in ("sgd", "torch.optim.SGD"):
             return self.lr
         trainer = self.trainer
         trainer.fit_loop.setup_data()  # so that the loader is there to be asked
@@ -132,8 +139,15 @@ class YOLOXDetector(DetectionModel):
         images = loader.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         return float(self.lr * images / 64)
 
+    def on_train_start(self) -> None:
+        """Lightning's hook: when the last part of the recipe begins; an endless training keeps to the configured."""
+        endless = self.trainer.estimated_stepping_batches == math.inf
+        recipe = self.recipe if endless else self.recipe.fitted_to(horizon_of(self.trainer).epochs)
+        self._l1_from = recipe.total - recipe.no_aug
+
     def training_step(self, batch: DetectionBatch, batch_index: int) -> Tensor:
-        """Lightning's hook: the YOLOX loss, with L1 in the last ``no_aug_epochs``."""
+        """Lightning's hook: the YOLOX loss, with L1 in the last part of the recipe."""
+        epochs_done = self.current_epoch + batch_index / self.trainer.num_training_batches
         height, width = batch.images.shape[1:3]
         points, strides = anchor_points(height, width, self.strides, self.device)
         losses = self.loss(
@@ -142,7 +156,7 @@ class YOLOXDetector(DetectionModel):
             strides,
             batch.boxes,
             batch.labels,
-            use_l1=self.current_epoch >= self.total_epochs - self.no_aug_epochs,
+            use_l1=epochs_done >= self._l1_from,
         )
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch.images))
         return losses["loss"]
@@ -160,6 +174,8 @@ class YOLOXDetector(DetectionModel):
                 f"the file holds {size.name}"
             )
         self.network.load_state_dict({**own, **state})
+        if num_classes == self.num_classes and self.class_names == COCO_NAMES:
+            self.names_given = True
 
 
 def yolox_preprocess(size: tuple[int, int]) -> Preprocess:

@@ -1,0 +1,47 @@
+"""What a checkpoint says about the model whose weights it holds: plain types under one key."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+
+from autotimm.runtime.environment import installed_version
+from autotimm.runtime.errors import ConfigError
+from autotimm.version import __version__
+
+CHECKPOINT_KEY = "autotimm"
+CHECKPOINT_SCHEMA = "autotimm.checkpoint/1"
+
+
+def constructor_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that build the model of a checkpoint's record again, without the weights it once started from."""
+    arguments = {**record["arguments"], "pretrained": False, "class_names": record["class_names"]}
+    if isinstance(arguments.get("backbone"), Mapping):
+        arguments["backbone"] = {**arguments["backbone"], "pretrained": False}
+    return arguments
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what computes a model's answers."""
+    return {
+        "autotimm": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "timm": timm.__version__,
+        "pytorch-lightning": installed_version("pytorch-lightning"),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Lists, dicts, numbers, strings: what ``torch.load(weights_only=True)`` and JSON both take."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{value!r} ({type(value).__name__}) cannot be recorded in a checkpoint; give it by name")
