@@ -101,7 +101,14 @@ class AutoTrainer(pl.Trainer):
 
         Raises:
             CheckpointError: no such ``ckpt_path``.
+            ConfigError: this trainer runs on several devices.
         """
+        if self.world_size > 1:
+            # Lightning would replace the sampler that seeds the augmentation, and each process would validate its part
+            raise ConfigError(
+                f"the trainer runs {self.world_size} processes, but training on several devices comes in a later "
+                "version: give devices=1"
+            )
         if ckpt_path is not None:
             ckpt_path = self._existing(ckpt_path)
         if self._seed is not None:
