@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autotimm.benchmarks.timing import Timing, clock, warm_up
 from autotimm.runtime import Predictor, load_image
@@ -29,9 +29,11 @@ class LatencyReport:
     first_ms: float
     """The first prediction, which pays for lazy initialisation."""
     warm_up_runs: int
+    batch: int
+    """Images of each run: more than one where the artifact was made for a fixed number."""
     stages: dict[str, Timing]
-    """The ``STAGES``, then ``predict`` (a decoded image), ``end to end`` (a file) and ``bare session`` (the graph
-    alone on a prepared input)."""
+    """For one whole batch: the ``STAGES``, then ``predict`` (decoded images), ``end to end`` (files) and ``bare
+    session`` (the graph alone on a prepared input)."""
 
     @property
     def overhead(self) -> float:
@@ -40,8 +42,8 @@ class LatencyReport:
 
     @property
     def throughput(self) -> float:
-        """Images a second, one after another, from file to result."""
-        return 1000.0 / self.stages["end to end"].p50
+        """Images a second, batch after batch, from file to result."""
+        return 1000.0 * self.batch / self.stages["end to end"].p50
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; durations in milliseconds."""
@@ -52,6 +54,7 @@ class LatencyReport:
             "load_ms": round(self.load_ms, 3),
             "first_ms": round(self.first_ms, 3),
             "warm_up_runs": self.warm_up_runs,
+            "batch": self.batch,
             "stages": {name: timing.to_dict() for name, timing in self.stages.items()},
             "overhead": round(self.overhead, 4),
             "throughput": round(self.throughput, 3),
@@ -61,7 +64,7 @@ class LatencyReport:
 def measure_latency(
     predictor: Predictor, path: Path, images: Sequence[Path], *, runs: int, load_ms: float
 ) -> LatencyReport:
-    """Run an artifact over the images, round and round.
+    """Run an artifact over the images, round and round, in batches of the size that it takes.
 
     Every run times the stages one by one, then a whole ``predict`` and the bare graph, so that each ratio is taken
     within milliseconds and a machine whose speed drifts does not bend it.
@@ -74,25 +77,27 @@ def measure_latency(
         load_ms: how long loading took.
     """
     seconds: dict[str, list[float]] = {name: [] for name in (*STAGES, "predict", "end to end", "bare session")}
-    decoded = load_image(images[0])
+    count = predictor.fixed_batch or 1
+    endless = cycle(images)
+    decoded = [load_image(source) for source in islice(cycle(images), count)]
     first = clock(lambda: predictor.predict(decoded))
     warm_up_runs = warm_up(lambda: predictor.predict(decoded))
-    for index in range(runs):
-        source = images[index % len(images)]
+    for _ in range(runs):
+        sources = list(islice(endless, count))
         moments = [time.perf_counter()]
-        image = load_image(source)
+        decoded = [load_image(source) for source in sources]
         moments.append(time.perf_counter())
-        pixels, placement = predictor.prepare(image)
-        batch = _batch_of(predictor, pixels)
+        prepared = [predictor.prepare(image) for image in decoded]
+        batch = np.stack([pixels for pixels, _ in prepared])
         moments.append(time.perf_counter())
         outputs = predictor.run(batch)
         moments.append(time.perf_counter())
-        predictor.finish(outputs, [placement])
+        predictor.finish(outputs, [placement for _, placement in prepared])
         moments.append(time.perf_counter())
         for name, start, end in zip(STAGES, moments, moments[1:], strict=False):
             seconds[name].append(end - start)
         seconds["end to end"].append(moments[-1] - moments[0])
-        seconds["predict"].append(clock(lambda: predictor.predict(image)))  # noqa: B023 (called at once)
+        seconds["predict"].append(clock(lambda: predictor.predict(decoded)))  # noqa: B023 (called at once)
         seconds["bare session"].append(clock(lambda: predictor.run(batch)))  # noqa: B023
     return LatencyReport(
         model=str(path),
@@ -101,10 +106,6 @@ def measure_latency(
         load_ms=load_ms,
         first_ms=1000.0 * first,
         warm_up_runs=warm_up_runs,
+        batch=count,
         stages={name: Timing.of(values) for name, values in seconds.items()},
     )
-
-
-def _batch_of(predictor: Predictor, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One image as the batch that the artifact takes."""
-    return np.repeat(pixels[None], predictor.fixed_batch or 1, axis=0)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from autotimm.runtime.errors import AutoTimmError
+
 # No markup: file names, class names and shapes hold brackets. No wrapping: a line that is piped or copied stays one.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -24,10 +26,20 @@ def complain(message: str) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write JSON to a file, or to standard output where the path is ``-``; nothing else goes there then."""
+    """Write JSON to a file, or to standard output where the path is ``-``; nothing else goes there then.
+
+    Raises:
+        AutoTimmError: a number in it is not finite, or the file cannot be written.
+    """
     from autotimm.runtime.files import replacing
 
-    text = json.dumps(content, indent=1, ensure_ascii=False)
+    try:
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise AutoTimmError(
+            "the results hold a number that is infinite or not a number (NaN), which JSON cannot say; "
+            "nothing was written"
+        ) from error
     if str(path) == "-":
         sys.stdout.write(text + "\n")
         return

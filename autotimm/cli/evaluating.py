@@ -17,7 +17,9 @@ def evaluate(
     data: Annotated[
         Path, typer.Option(metavar="DIR", help="An image folder, or a folder of COCO images and annotations.")
     ],
-    split: Annotated[str, typer.Option(help="Which part of the data.")] = "val",
+    split: Annotated[
+        str, typer.Option(help="Which part of the data; all: the whole of a folder of classes that has no parts.")
+    ] = "val",
     annotations: Annotated[Path | None, typer.Option(help="COCO JSON, where it is not in its usual place.")] = None,
     json_out: JsonOut = None,
     provider: Provider = "cpu",

@@ -72,12 +72,14 @@ def doctor(json_out: JsonOut = None) -> None:
         write_json([finding.to_dict() for finding in findings], json_out)
         return
     table = Table("what", "state", box=None)
-    for column in ("found", "to have it"):
-        table.add_column(column, overflow="fold")
+    table.add_column("found", overflow="fold")
     marks = {True: Text("works", "green"), False: Text("absent", "yellow")}
     for finding in findings:
-        table.add_row(finding.what, marks[finding.works], finding.found, finding.remedy)
+        table.add_row(finding.what, marks[finding.works], finding.found)
     out.print(table)
+    for finding in findings:
+        if finding.remedy:  # outside the table, which would break a command that is to be copied
+            out.print(f"{finding.remedy}  # for {finding.what}")
 
 
 def _format(name: str, precision: str, opset: int | None, target: str) -> str:

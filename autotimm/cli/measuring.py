@@ -55,14 +55,18 @@ def benchmark(
 
 def _print(report: LatencyReport) -> None:
     out.print(f"{report.model} on {report.backend}", style="bold")
-    table = Table("milliseconds", box=None)
+    table = Table("milliseconds" if report.batch == 1 else f"milliseconds for {report.batch} images", box=None)
     for column in ("p50", "p90", "p99"):
         table.add_column(column, justify="right")
     for name, timing in report.stages.items():
         table.add_row(name, *(f"{value:.2f}" for value in (timing.p50, timing.p90, timing.p99)))
     out.print(table)
-    out.print(f"{report.throughput:.1f} images/s one after another")
+    out.print(f"{report.throughput:.1f} images/s, {_pace(report.batch)}")
     out.print(f"predict() takes {report.overhead:.2f} times the bare session")
     out.print(
         f"{report.file_mb:.1f} MB, loaded in {report.load_ms:.0f} ms, first prediction {report.first_ms:.0f} ms\n"
     )
+
+
+def _pace(batch: int) -> str:
+    return "one after another" if batch == 1 else f"in batches of {batch}"

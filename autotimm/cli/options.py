@@ -26,10 +26,14 @@ JsonOut = Annotated[
 
 def open_predictor(path: Path, provider: str, threads: int | None) -> Predictor:
     """A predictor on an artifact, or, where torch is installed, on a checkpoint."""
-    from autotimm.runtime import load
+    from autotimm.runtime import is_artifact, load
 
-    if path.suffix not in CHECKPOINT_SUFFIXES:
+    if is_artifact(path):
         return load(path, provider=provider, threads=threads)
+    if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
+        raise ArtifactError(
+            f"{path}: neither an artifact (.onnx) nor a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) by its name"
+        )
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
     if provider != "cpu":

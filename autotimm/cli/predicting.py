@@ -10,7 +10,7 @@ from rich.table import Table
 
 from autotimm.cli.console import complain, err, out, progress_bar, write_json
 from autotimm.cli.options import JsonOut, ModelPath, Provider, Threads, open_predictor
-from autotimm.runtime.errors import ConfigError
+from autotimm.runtime.errors import AutoTimmError, ConfigError
 
 if TYPE_CHECKING:
     from autotimm.runtime import Result
@@ -39,7 +39,7 @@ def predict(
             f"--save {save}: images to predict on lie there, and would be overwritten; name another folder"
         )
     rows: list[dict[str, Any]] = []
-    failed = 0
+    failed, saved, unsaved = 0, 0, 0
     names = SavedNames()
     table = Table(box=None)
     for column in ("image", "size", "predictions"):
@@ -55,15 +55,24 @@ def predict(
             shown = _shown(answer, min_score)
             table.add_row(str(path), f"{answer.image_size[1]}x{answer.image_size[0]}", _summary(shown))
             if save is not None:
-                _save_picture(shown, path, save / names.unique(path))
+                try:
+                    _save_picture(shown, path, save / names.unique(path))
+                    saved += 1
+                except AutoTimmError as error:  # the predictions are still worth having
+                    unsaved += 1
+                    rows[-1]["picture_error"] = str(error)
+                    complain(str(error))
     if json_out is not None:
         write_json(rows, json_out)
     if str(json_out) != "-":
         out.print(table)
-    if save is not None and len(rows) > failed:
+    if saved:
         err.print(f"pictures are in {save}")
     if failed:
         complain(f"{failed} of {len(paths)} images could not be read")
+    if unsaved:
+        complain(f"{unsaved} of {saved + unsaved} pictures could not be saved")
+    if failed or unsaved:
         raise typer.Exit(1)
 
 

@@ -1,6 +1,6 @@
 """Artifacts to predictions with numpy, Pillow and one inference engine; nothing here imports torch or onnx."""
 
-from autotimm.runtime.artifact import load, read_manifest
+from autotimm.runtime.artifact import is_artifact, load, read_manifest
 from autotimm.runtime.drawing import color_of, draw_boxes, draw_caption
 from autotimm.runtime.errors import (
     ArtifactError,
@@ -43,6 +43,7 @@ __all__ = [
     "draw_boxes",
     "draw_caption",
     "fit_image",
+    "is_artifact",
     "list_images",
     "load",
     "load_image",

@@ -49,9 +49,14 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     return _parse(read_manifest_text(artifact), artifact)
 
 
+def is_artifact(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name is that of an artifact that this version runs."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
 def _checked(path: str | os.PathLike[str]) -> Path:
     artifact = Path(path)
-    if artifact.suffix.lower() not in SUFFIXES:
+    if not is_artifact(artifact):
         raise ArtifactError(
             f"{artifact}: not an artifact this version can run; their names end in {', '.join(SUFFIXES)}"
         )

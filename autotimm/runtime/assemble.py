@@ -33,7 +33,7 @@ def assemble(
             artifact's k best.
 
     Raises:
-        ArtifactError: an output is missing, or this version cannot assemble the task.
+        ArtifactError: an output is missing, a label has no name, or this version cannot assemble the task.
     """
     names = tuple(class_names)
     try:
@@ -63,7 +63,7 @@ def _detections(
         names,
         boxes,
         outputs["scores"][index, :count].astype(np.float32),
-        outputs["labels"][index, :count].astype(np.int32),
+        _named(outputs["labels"][index, :count].astype(np.int32), names),
     )
 
 
@@ -76,9 +76,20 @@ def _classification(
 ) -> Classification:
     probabilities = outputs["probabilities"][index].astype(np.float32)
     if threshold is None:
-        scores, labels = outputs["scores"][index].astype(np.float32), outputs["labels"][index].astype(np.int32)
+        scores = outputs["scores"][index].astype(np.float32)
+        labels = _named(outputs["labels"][index].astype(np.int32), names)
     else:
         best_first = np.argsort(-probabilities, kind="stable")
         labels = best_first[probabilities[best_first] >= threshold].astype(np.int32)
         scores = probabilities[labels]
     return Classification(placement.source_size, names, probabilities, scores, labels)
+
+
+def _named(labels: NDArray[np.int32], names: tuple[str, ...]) -> NDArray[np.int32]:
+    """The labels, provided that each is the index of a name."""
+    if labels.size and not (labels.min() >= 0 and labels.max() < len(names)):
+        raise ArtifactError(
+            f"the artifact gives labels {labels.min()}..{labels.max()}, but its manifest names {len(names)} classes; "
+            "export the model again"
+        )
+    return labels

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from autotimm.runtime.backends.onnxruntime import offered_providers
+from autotimm.runtime.errors import one_line
 from autotimm.version import __version__
 
 
@@ -39,7 +41,7 @@ PURPOSES = (
 
 
 def diagnose() -> list[Finding]:
-    """Look at what is installed, without importing anything heavy but the inference engine itself."""
+    """Look at what is installed; what a device must be asked for, ONNX Runtime and torch, is imported."""
     findings = [
         Finding("autotimm", True, f"{__version__}, Python {platform.python_version()}, {platform.platform()}", ""),
         Finding("processor", True, f"{cpu_name()}, {usable_cpus()} CPUs for this process", ""),
@@ -51,8 +53,9 @@ def diagnose() -> list[Finding]:
         versions = {name: installed_version(name) for name in names}
         absent = [name for name, version in versions.items() if not version]
         found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        remedy = f"pip install 'autotimm-deploy[{extra}]'" if absent else ""
-        findings.append(Finding(purpose, not absent, found or "nothing", remedy))
+        works, devices = _torch_devices() if versions.get("torch") else (True, "")
+        remedy = "" if works and not absent else f"pip install 'autotimm-deploy[{extra}]'"
+        findings.append(Finding(purpose, works and not absent, (found or "nothing") + devices, remedy))
     return findings
 
 
@@ -61,10 +64,19 @@ def _onnxruntime(purpose: str) -> Finding:
     try:
         import onnxruntime
     except ImportError as error:
-        broken = "" if isinstance(error, ModuleNotFoundError) else f"installed, but does not import: {error}"
+        broken = "" if isinstance(error, ModuleNotFoundError) else f"installed, but does not import: {one_line(error)}"
         return Finding(purpose, False, broken or "nothing", "pip install 'autotimm-deploy[cpu]'")
-    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
-    return Finding(purpose, True, f"onnxruntime {onnxruntime.__version__}, providers: {providers}", "")
+    offered = ", ".join(offered_providers(onnxruntime))
+    return Finding(purpose, True, f"onnxruntime {onnxruntime.__version__}, offered: {offered}", "")
+
+
+def _torch_devices() -> tuple[bool, str]:
+    """Whether torch imports, and what it can compute on, to be read on after its version."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
+        return False, f"; torch does not import: {one_line(error)}"
+    return True, f"; torch has {'CUDA' if torch.cuda.is_available() else 'no CUDA'}"
 
 
 def installed_version(distribution: str) -> str:

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+def one_line(error: BaseException) -> str:
+    """The message of somebody else's exception on one line; the name of its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class AutoTimmError(Exception):
     """Any failure that the user of AutoTimm can understand and mend."""
 
@@ -92,7 +97,6 @@ _EXTRA_OF = {
     "onnx": "export",
     "onnxruntime": "cpu",
     "onnxscript": "export",
-    "psutil": "bench",
     "pycocotools": "train",
     "pytorch_lightning": "train",
     "timm": "train",

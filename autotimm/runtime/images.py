@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from autotimm.runtime.errors import DataError, ImageError
+from autotimm.runtime.errors import DataError, ImageError, one_line
 
 ImageSource = str | os.PathLike[str] | Image.Image | NDArray[Any]
 """What :func:`load_image` accepts."""
@@ -70,7 +70,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
         except ImageError:
             raise
         except Exception as error:  # an image opened lazily decodes only now: see _from_file
-            raise ImageError(f"{name}: cannot be decoded: {_one_line(error)}") from error
+            raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
     if isinstance(source, str | os.PathLike):
         return _from_file(Path(source), max_pixels)
     raise ImageError(
@@ -132,7 +132,7 @@ def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files: struct.error, KeyError, ...
         if path.is_dir():  # Windows says PermissionError
             raise ImageError(f"{path}: is a folder, not an image") from error
-        raise ImageError(f"{path}: cannot be decoded: {_one_line(error)}") from error
+        raise ImageError(f"{path}: cannot be decoded: {one_line(error)}") from error
 
 
 def _read_header(file: IO[bytes], path: Path) -> Image.Image:
@@ -193,7 +193,3 @@ def _to_eight_bits(values: NDArray[Any], mode: str, name: str) -> NDArray[np.uin
         raise ImageError(f"{name}: floating-point values in 0..1; multiply by 255 and convert to uint8 first")
     scaled: NDArray[Any] = np.rint(values) if mode == "F" else (values.astype(np.uint32) + 128) // 257
     return scaled.astype(np.uint8)  # 257 = 65535 / 255, rounded to the nearest
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

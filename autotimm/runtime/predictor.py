@@ -14,7 +14,7 @@ from autotimm.runtime.assemble import assemble
 from autotimm.runtime.backends import Backend
 from autotimm.runtime.errors import ArtifactError, ConfigError, ImageError
 from autotimm.runtime.images import ImageSource, load_image
-from autotimm.runtime.manifest import Manifest
+from autotimm.runtime.manifest import Manifest, TensorSpec
 from autotimm.runtime.preprocess import Placement
 from autotimm.runtime.resize import fit_image
 from autotimm.runtime.results import Result
@@ -41,8 +41,9 @@ class Predictor:
                 f"the artifact takes its input as {manifest.input_mode!r}, which needs a newer version: "
                 "pip install --upgrade autotimm-deploy, or export with --input batch"
             )
-        _check_names("input", [spec.name for spec in manifest.inputs], [spec.name for spec in backend.inputs])
-        _check_names("output", [spec.name for spec in manifest.outputs], [spec.name for spec in backend.outputs])
+        _check_specs("input", manifest.inputs, backend.inputs)
+        _check_specs("output", manifest.outputs, backend.outputs)
+        _check_classes(manifest, backend.outputs)
         expected = (*manifest.preprocess.size, 3)
         if len(backend.inputs) != 1 or backend.inputs[0].shape[1:] != expected:
             found = ", ".join(str(spec) for spec in backend.inputs)
@@ -193,10 +194,34 @@ class Predictor:
         return self.finish(self.run(batch), [placement for _, placement in prepared])
 
 
-def _check_names(kind: str, described: list[str], found: list[str]) -> None:
-    missing, extra = sorted(set(described) - set(found)), sorted(set(found) - set(described))
+def _check_specs(kind: str, described: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:
+    """Compare names, types and shapes; the name of a free dimension is the engine's own affair."""
+    ours, theirs = ({spec.name: spec for spec in specs} for specs in (described, found))
+    missing, extra = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
     if missing or extra:
         raise ArtifactError(
             f"the artifact's {kind}s are not those of its manifest (missing: {', '.join(missing) or 'none'}; "
             f"not described: {', '.join(extra) or 'none'}); it was changed after its export: export the model again"
         )
+    for name, spec in ours.items():
+        if _fixed(spec) != _fixed(theirs[name]):
+            raise ArtifactError(
+                f"the artifact's {kind} is {theirs[name]}, but its manifest says {spec}; it was changed after its "
+                "export: export the model again"
+            )
+
+
+def _fixed(spec: TensorSpec) -> tuple[str, list[int | None]]:
+    """Type and shape, free dimensions as ``None``."""
+    return spec.dtype, [side if isinstance(side, int) else None for side in spec.shape]
+
+
+def _check_classes(manifest: Manifest, outputs: Sequence[TensorSpec]) -> None:
+    if manifest.task != "classification":
+        return
+    for spec in outputs:
+        if spec.name == "probabilities" and spec.shape[-1:] != (len(manifest.class_names),):
+            raise ArtifactError(
+                f"the artifact's output is {spec}, but its manifest names {len(manifest.class_names)} classes; it was "
+                "changed after its export: export the model again"
+            )

@@ -1,10 +1,13 @@
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import pytest
+import torch
 from onnx import helper
 
 from autotimm.runtime import Manifest, environment, read_manifest
@@ -139,4 +142,22 @@ def test_doctor_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(environment, "diagnose", lambda: [absent])
     text = run("doctor").out
     assert "absent" in text
-    assert "pip install 'autotimm-deploy[export]'" in " ".join(text.split())  # whole, brackets and all
+    assert text.splitlines()[-1] == "pip install 'autotimm-deploy[export]'  # for exporting"  # a line to copy
+
+
+def test_doctor_names_devices_as_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = ["AzureExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: offered)
+    found = {finding.what: finding for finding in environment.diagnose()}
+    assert found["predicting on ONNX artifacts"].found == f"onnxruntime {onnxruntime.__version__}, offered: cpu, cuda"
+    training = "training and reading checkpoints"
+    for available, said in ((True, "torch has CUDA"), (False, "torch has no CUDA")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda answer=available: answer)
+        (finding,) = (finding for finding in environment.diagnose() if finding.what == training)
+        assert finding.works
+        assert finding.found.endswith(said)
+    monkeypatch.setitem(sys.modules, "torch", None)  # its files are there, but importing it fails
+    (finding,) = (finding for finding in environment.diagnose() if finding.what == training)
+    assert not finding.works
+    assert "torch does not import" in finding.found
+    assert finding.remedy == "pip install 'autotimm-deploy[train]'"

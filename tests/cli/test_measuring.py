@@ -38,3 +38,11 @@ def test_mistakes(run: Run, classifier_artifact: Path, photos: Path, tmp_path: P
     assert run("benchmark", classifier_artifact, "--runs", 0).status == 2
     assert run("benchmark").status == 2
     assert "no provider 'quantum'" in run("benchmark", classifier_artifact, "--provider", "quantum").complaint
+
+
+def test_a_fixed_batch_is_named(run: Run, trained_checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "two.onnx"
+    assert run("export", trained_checkpoint, "--batch", 2, "--no-verify", "-o", artifact).status == 0
+    outcome = run("benchmark", artifact, "--images", photos / "one", "--runs", 2)
+    assert "milliseconds for 2 images" in outcome.out
+    assert "images/s, in batches of 2" in outcome.out

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from autotimm.cli.console import write_json
 from autotimm.cli.predicting import SavedNames
-from autotimm.runtime import load
+from autotimm.runtime import AutoTimmError, load
 
 Run = Callable[..., Any]
 
@@ -139,7 +140,8 @@ def test_a_file_where_a_folder_should_be(
     blocked.write_text("mine")
     target = blocked if option == "--save" else blocked / "report.json"
     outcome = run("predict", detector_artifact, photos / "one", option, target)
-    assert "blocked is not a folder" in outcome.complaint
+    assert outcome.status == 1
+    assert "blocked is not a folder" in outcome.err
     assert blocked.read_text() == "mine"
 
 
@@ -167,10 +169,38 @@ def test_a_full_disk_leaves_nothing_half_written(
     monkeypatch.setattr(Path, "write_text", lambda path, *args, **kwargs: write_half(None, path))
     target = tmp_path / "out"
     outcome = run("predict", detector_artifact, photos / "one", option, target if option == "--save" else target / "r")
-    assert "No space left on device" in outcome.complaint
+    assert outcome.status == 1
+    assert "No space left on device" in outcome.err
     assert files_in(target) == []
 
 
 def test_a_folder_without_images(run: Run, detector_artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     assert "holds no image file" in run("predict", detector_artifact, tmp_path / "none").complaint
+
+
+def test_a_picture_that_cannot_be_saved_loses_no_result(
+    run: Run, detector_artifact: Path, photos: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved"
+    (saved / "photo.jpg").mkdir(parents=True)  # the place of the first picture is taken
+    outcome = run("predict", detector_artifact, photos / "one", photos / "two", "--save", saved, "--json", "-")
+    first, second = json.loads(outcome.out)
+    assert outcome.status == 1
+    assert first["predictions"]
+    assert "photo.jpg: is a folder" in first["picture_error"]
+    assert second["predictions"]
+    assert "picture_error" not in second
+    assert (saved / "photo-2.jpg").is_file()
+    assert outcome.err.splitlines() == [
+        f"error: {first['picture_error']}",
+        f"pictures are in {saved}",
+        "error: 1 of 2 pictures could not be saved",
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_says_no_number_that_json_does_not_have(value: float, tmp_path: Path) -> None:
+    with pytest.raises(AutoTimmError, match="not a number"):
+        write_json([{"score": value}], tmp_path / "report.json")
+    assert files_in(tmp_path) == []

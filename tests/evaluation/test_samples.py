@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from autotimm.data import ImageDataModule
 from autotimm.evaluation import read_evaluation_set
 from autotimm.runtime.errors import ConfigError, DataError
 
@@ -18,11 +17,14 @@ def test_a_split_is_read_whole_with_classes_found_by_name(color_images: Path, sp
     assert [path.parent for path in samples.paths] == folders
 
 
-def test_a_folder_of_classes_gives_the_part_that_training_holds_out(color_images: Path) -> None:
-    samples = read_evaluation_set("classification", color_images / "train", NAMES)
-    held_out = ImageDataModule(color_images / "train").validation_samples()
-    assert samples.paths == [path for path, _ in held_out]
-    assert 0 < len(samples) < 18
+def test_a_folder_of_classes_is_evaluated_whole_and_only_when_that_is_asked_for(color_images: Path) -> None:
+    samples = read_evaluation_set("classification", color_images / "train", NAMES, split="all")
+    assert sorted(samples.paths) == sorted((color_images / "train").glob("*/*.png"))
+    assert [path.parent.name for path in samples.paths] == [NAMES[truth] for truth in samples.truths]
+    with pytest.raises(DataError, match=r"give a folder with train/ and val/, or evaluate all 18 images with --split"):
+        read_evaluation_set("classification", color_images / "train", NAMES)
+    with pytest.raises(DataError, match="no folder 'all'"):
+        read_evaluation_set("classification", color_images, NAMES, split="all")
 
 
 def test_a_split_that_is_not_there_is_not_replaced_by_another(color_images: Path) -> None:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from autotimm.runtime import ArtifactError, TensorSpec, load, read_manifest
+from autotimm.runtime import ArtifactError, TensorSpec, is_artifact, load, read_manifest
 
 Maker = Callable[..., Path]
 
@@ -101,3 +101,34 @@ def test_what_a_newer_version_is_needed_for(detector: Maker) -> None:
     predictor = load(detector(task="semantic_segmentation"))
     with pytest.raises(ArtifactError, match="newer version"):
         predictor.predict(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_types_and_shapes_must_be_those_of_the_manifest(detector: Maker) -> None:
+    count, *others = read_manifest(detector()).outputs
+    renamed = (TensorSpec(spec.name, spec.dtype, ("n", *spec.shape[1:])) for spec in (count, *others))
+    load(detector(outputs=tuple(renamed)))  # the name of a free dimension is of no account
+    for wrong in (
+        TensorSpec("num_detections", "int64", ("batch", 1)),
+        TensorSpec("num_detections", "int32", ("batch", 2)),
+        TensorSpec("num_detections", "int32", ("batch",)),
+        TensorSpec("num_detections", "int32", (4, 1)),
+    ):
+        with pytest.raises(ArtifactError, match=r"output is num_detections int32\[.*, 1\], but its manifest says"):
+            load(detector(outputs=(wrong, *others)))
+    floating = (TensorSpec("images", "float32", ("batch", 32, 48, 3)),)
+    with pytest.raises(ArtifactError, match=r"input is images uint8\[.*but its manifest says images float32"):
+        load(detector(inputs=floating))
+
+
+def test_a_classifier_has_a_name_for_each_probability(classifier: Maker) -> None:
+    path = classifier()
+    named = json.loads(read_manifest(path).to_json())
+    with pytest.raises(ArtifactError, match="names 2 classes"):
+        load(with_manifest(path, json.dumps({**named, "class_names": ["dark", "light"]})))
+
+
+def test_artifacts_are_known_by_their_ending() -> None:
+    assert is_artifact("a/b.onnx")
+    assert is_artifact(Path("B.ONNX"))
+    assert not is_artifact("onnx")
+    assert not is_artifact("b.onnx.ckpt")

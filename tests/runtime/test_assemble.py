@@ -50,6 +50,20 @@ def test_multi_label_at_or_above_the_threshold() -> None:
     assert len(none) == 0
 
 
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_without_a_name_is_an_error(label: int) -> None:
+    outputs = detection_outputs()
+    outputs["labels"][0, 2] = label  # past the detections that count: of no account
+    here = [Placement((4, 4), (4, 4), (0, 0))]
+    assert len(assemble("detection", outputs, here, ["cat", "dog"])[0]) == 2
+    outputs["labels"][0, 1] = label
+    with pytest.raises(ArtifactError, match=rf"{label}.*names 2 classes"):
+        assemble("detection", outputs, here, ["cat", "dog"])
+    chosen = {"probabilities": np.array([[0.9, 0.1]]), "scores": np.array([[0.9]]), "labels": np.array([[label]])}
+    with pytest.raises(ArtifactError, match="names 2 classes"):
+        assemble("classification", chosen, here, ["cat", "dog"])
+
+
 def test_a_missing_output() -> None:
     outputs = detection_outputs()
     del outputs["scores"]

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.runtime.errors import ArtifactError, BackendUnavailableError, ConfigError
+from autotimm.runtime.errors import ArtifactError, BackendUnavailableError, ConfigError, one_line
 from autotimm.runtime.manifest import METADATA_KEY, TensorSpec
 
 PROVIDERS = {
@@ -103,6 +103,12 @@ def read_manifest_text(path: str | os.PathLike[str]) -> str | None:
     return cast("str | None", session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
 
 
+def offered_providers(runtime: Any) -> list[str]:
+    """The names from :data:`PROVIDERS` that this build of ONNX Runtime has; their drivers may still be absent."""
+    available = runtime.get_available_providers()
+    return [name for name, (execution_provider, _) in PROVIDERS.items() if execution_provider in available]
+
+
 def _import_onnxruntime() -> Any:
     try:
         import onnxruntime
@@ -113,13 +119,12 @@ def _import_onnxruntime() -> Any:
 
 def _execution_provider(runtime: Any, provider: str) -> str:
     if provider not in PROVIDERS:
-        raise ConfigError(f"there is no provider {provider!r}; choose one of: {', '.join(PROVIDERS)}")
+        raise ConfigError.unknown("provider", provider, PROVIDERS)
     wanted, packages = PROVIDERS[provider]
-    available = runtime.get_available_providers()
-    if wanted not in available:
-        ours = [name for name, (execution_provider, _) in PROVIDERS.items() if execution_provider in available]
+    offered = offered_providers(runtime)
+    if provider not in offered:
         raise BackendUnavailableError(
-            f"this ONNX Runtime has no provider {provider!r}, only {', '.join(ours)}: pip install {packages}"
+            f"this ONNX Runtime has no provider {provider!r}, only {', '.join(offered)}: pip install {packages}"
         )
     return wanted
 
@@ -143,6 +148,6 @@ def _spec(node: Any) -> TensorSpec:
 
 def _shortened(error: Exception) -> str:
     """One line without ONNX Runtime's prefix, source positions and lists of everything it supports."""
-    text = " ".join(re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).split())
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", one_line(error))
     text = re.sub(r"\S+\.(?:cc|h):\d+ [^ ]+(?: [^ ]+\))? ", "", text)
     return text if len(text) <= 240 else text[:237] + "..."

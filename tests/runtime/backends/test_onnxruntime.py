@@ -49,7 +49,7 @@ def test_fewer_than_one_thread(detector: Maker, threads: int) -> None:
 
 
 def test_an_unknown_provider(detector: Maker) -> None:
-    with pytest.raises(ConfigError, match="no provider 'gpu'; choose one of: cpu, cuda"):
+    with pytest.raises(ConfigError, match=r"no provider 'gpu'; did you mean cpu\?.* Known: coreml, cpu, cuda"):
         load(detector(), provider="gpu")
 
 

@@ -1,3 +1,6 @@
+import importlib
+import inspect
+import json
 import shutil
 from pathlib import Path
 
@@ -62,3 +65,27 @@ def test_a_bad_image_is_an_error_since_the_figure_would_be_of_other_data(
     (tmp_path / "val" / "red" / "1.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"1\.png: is empty"):
         evaluate(trained_checkpoint, tmp_path)
+
+
+def test_annotations_of_another_size_are_refused_as_in_training(
+    detector: YOLOXDetector, boxed_images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(boxed_images, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "annotations" / "val.json"
+    content = json.loads(file.read_text())
+    content["images"][1].update(width=240, height=180)
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"1\.png: is 120 x 90 when upright .* annotations are for 240 x 180"):
+        evaluate(detector, tmp_path)
+
+
+def test_the_ending_of_an_artifact_may_be_in_capitals(
+    classifier_artifact: Path, color_images: Path, tmp_path: Path
+) -> None:
+    shutil.copyfile(classifier_artifact, tmp_path / "COLORS.ONNX")
+    assert evaluate(tmp_path / "COLORS.ONNX", color_images) == evaluate(classifier_artifact, color_images)
+
+
+def test_the_module_is_not_hidden_by_the_function() -> None:
+    assert inspect.ismodule(importlib.import_module("autotimm.evaluation").run)
+    assert callable(evaluate)
