@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import uuid
@@ -32,7 +33,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):
+            temporary.unlink(missing_ok=True)
         for folder in made:
             if not any(folder.iterdir()):
                 folder.rmdir()
