@@ -58,10 +58,11 @@ def test_host_training_and_graph_agree_on_every_mode(size: tuple[int, int], tmp_
     detector = yolox_preprocess((128, 160))
     graphs = {preprocess: normalize_in_onnxruntime(preprocess) for preprocess in (classifier, detector)}
     image = Image.fromarray(generate(*size, seed=3))
-    for mode in MODES:
+    modes = MODES if max(size) < 1000 else ["L", "RGB", "exif"]  # all modes of the large one take over a minute
+    for mode in modes:
         path = write(mode, image, tmp_path)
         expected = reference_pixels(path, mode)
-        assert np.abs(load_image(path).astype(int) - np.asarray(expected).astype(int)).max() <= 1
+        assert np.abs(load_image(path).astype(np.int16) - np.asarray(expected)).max() <= 1
         for preprocess, graph in graphs.items():
             host, _ = fit_image(load_image(path), preprocess)
             training, _ = EvaluationImages((LabelledImage(path, 0),), preprocess)[0]
