@@ -16,7 +16,6 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from autotimm.dense import joint_scores
 from autotimm.export.comparison import Differences
 from autotimm.export.graph.detection import DetectionGraph
 from autotimm.models.detection import DetectionModel
@@ -70,7 +69,7 @@ def against_model(model: DetectionModel) -> CandidateComparison:
             index = torch.from_numpy(found.index)
             # Of the artifact's label: a wrong one shows, a near-tie between two classes does not.
             class_logits = raw.classes[0].cpu()[torch.from_numpy(found.labels), index]
-            label_scores = joint_scores(raw.objectness[0, 0].cpu()[index], class_logits)
+            label_scores = model.score(raw.objectness[0, 0].cpu()[index], class_logits)
         differences.compared["candidates"] += len(index)
         differences.note("candidate_score", found.scores - label_scores.numpy())
         # The selection itself: by rank, both lists of scores must agree, whatever locations they name.

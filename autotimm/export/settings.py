@@ -61,21 +61,21 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
                 f"{model.strides[-1]}"
             )
         model.preprocess = replace(preprocess, size=settings.size)
-    overrides = {
-        "score_thresh": settings.score_threshold,
-        "nms_thresh": settings.iou_threshold,
-        "max_detections_per_image": settings.max_detections,
+    given = {
+        "score": settings.score_threshold,
+        "iou": settings.iou_threshold,
+        "max_detections": settings.max_detections,
     }
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    if overrides and not isinstance(model, DetectionModel):
-        model.preprocess = preprocess
-        raise ConfigError(f"thresholds and max_detections are options of detectors; this is a {type(model).__name__}")
-    own = {name: getattr(model, name) for name in overrides}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    own = model.thresholds
     try:
-        for name, value in overrides.items():
-            setattr(model, name, value)
+        if overrides and not isinstance(model, DetectionModel):
+            raise ConfigError(
+                f"thresholds and max_detections are options of detectors; this is a {type(model).__name__}"
+            )
+        if overrides:
+            model.set_thresholds({**own, **overrides})
         yield
     finally:
         model.preprocess = preprocess
-        for name, value in own.items():
-            setattr(model, name, value)
+        model.set_thresholds(own)

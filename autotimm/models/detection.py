@@ -19,8 +19,8 @@ from autotimm.runtime.manifest import Task
 if TYPE_CHECKING:
     from autotimm.data.batch import DetectionBatch
 
-MAX_DETECTIONS = 3840
-"""As many candidates as an exported graph can have: TensorRT's largest TopK."""
+MAX_CANDIDATES = 3840
+"""As many locations as can enter NMS in an exported graph: TensorRT's largest TopK."""
 
 
 class DetectionModel(TaskModel):
@@ -54,8 +54,8 @@ class DetectionModel(TaskModel):
             raise ConfigError(f"score_thresh is {score}, but must be in 0..1")
         if not 0.0 < iou <= 1.0:
             raise ConfigError(f"nms_thresh is {iou}, but must be above 0 and at most 1")
-        if limit != int(limit) or not 1 <= limit <= MAX_DETECTIONS:
-            raise ConfigError(f"max_detections_per_image is {limit}, but must be a whole number in 1..{MAX_DETECTIONS}")
+        if limit != int(limit) or not 1 <= limit <= MAX_CANDIDATES:
+            raise ConfigError(f"max_detections_per_image is {limit}, but must be a whole number in 1..{MAX_CANDIDATES}")
         self.score_thresh, self.nms_thresh, self.max_detections_per_image = score, iou, int(limit)
 
     @property
@@ -73,6 +73,14 @@ class DetectionModel(TaskModel):
             ("labels", "int32", (limit,)),
         ]
 
+    def score(self, objectness: Tensor, class_logits: Tensor) -> Tensor:
+        """The score of a location for one class, 0..1, from both logits; any shape."""
+        return joint_scores(objectness, class_logits)
+
+    def decode_boxes(self, raw: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+        """Raw regression ``[N, 4, P]`` at some anchor points to xyxy ``[N, 4, P]`` in network-input pixels."""
+        return decode_yolox(raw, points, strides)
+
     def decode(self, outputs: DenseOutputs, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Every location's best class, before thresholds and NMS.
 
@@ -87,8 +95,8 @@ class DetectionModel(TaskModel):
         height, width = size or self.preprocess.size
         points, strides = anchor_points(height, width, self.strides, outputs.boxes.device)
         logits, labels = outputs.classes.max(dim=1)
-        scores = joint_scores(outputs.objectness[:, 0], logits)
-        return decode_yolox(outputs.boxes, points, strides).transpose(1, 2), scores, labels
+        scores = self.score(outputs.objectness[:, 0], logits)
+        return self.decode_boxes(outputs.boxes, points, strides).transpose(1, 2), scores, labels
 
     def infer(self, images: Tensor) -> dict[str, Tensor]:
         """The artifact's outputs, with torchvision's NMS in place of the graph's."""

@@ -162,9 +162,9 @@ def test_unverified_says_so(classifier: ImageClassifier, tmp_path: Path) -> None
     ("options", "message"),
     [
         ({"batch": 0}, "batch is 0"),
-        ({"score_threshold": 1.5}, "score threshold"),
-        ({"iou_threshold": 0.0}, "IoU threshold"),
-        ({"max_detections": 5000}, "max_detections is 5000"),
+        ({"score_threshold": 1.5}, "score_thresh is 1.5"),
+        ({"iou_threshold": 0.0}, "nms_thresh is 0.0"),
+        ({"max_detections": 5000}, "max_detections_per_image is 5000"),
         ({"candidates": 10}, "candidates before NMS are 10"),
     ],
 )

@@ -9,15 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autotimm.dense import DenseOutputs, anchor_points, decode_yolox, joint_scores
+from autotimm.dense import DenseOutputs, anchor_points
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.nms import keep_by_onnx_operator, keep_by_tensor_rounds
-from autotimm.models.detection import DetectionModel
+from autotimm.models.detection import MAX_CANDIDATES, DetectionModel
 from autotimm.runtime.errors import ConfigError
 
 NmsForm = Literal["tensor", "operator"]
-MAX_CANDIDATES = 3840
-"""TensorRT refuses a TopK with a larger K."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,10 @@ class DetectionSettings:
     nms: NmsForm
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.score_threshold <= 1.0:
-            raise ConfigError(f"the score threshold is {self.score_threshold}, but must be in 0..1")
-        if not 0.0 < self.iou_threshold <= 1.0:
-            raise ConfigError(f"the IoU threshold is {self.iou_threshold}, but must be above 0 and at most 1")
-        if not 1 <= self.max_detections <= self.candidates <= MAX_CANDIDATES:
+        if not self.max_detections <= self.candidates <= MAX_CANDIDATES:
             raise ConfigError(
                 f"max_detections is {self.max_detections} and the candidates before NMS are {self.candidates}, but "
-                f"they must be 1 <= max_detections <= candidates <= {MAX_CANDIDATES} (TensorRT's largest TopK)"
+                f"they must be max_detections <= candidates <= {MAX_CANDIDATES} (TensorRT's largest TopK)"
             )
 
 
@@ -48,12 +42,14 @@ class Candidates(nn.Module):
     points: Tensor
     strides: Tensor
 
-    def __init__(self, size: tuple[int, int], strides: tuple[int, ...], count: int) -> None:
+    def __init__(self, model: DetectionModel, count: int) -> None:
         super().__init__()
-        points, strides_of_points = anchor_points(*size, strides)
+        height, width = model.preprocess.size
+        points, strides = anchor_points(height, width, model.strides)
         self.count = count
-        self.register_buffer("points", points.float(), persistent=False)
-        self.register_buffer("strides", strides_of_points.float(), persistent=False)
+        self.score, self.decode_boxes = model.score, model.decode_boxes
+        self.register_buffer("points", points, persistent=False)
+        self.register_buffer("strides", strides, persistent=False)
 
     def forward(self, outputs: DenseOutputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Choose and decode.
@@ -63,11 +59,11 @@ class Candidates(nn.Module):
             ``[N, P]``, labels int64 ``[N, P]``; best first.
         """
         best_class = outputs.classes.amax(dim=1)
-        location_scores = joint_scores(outputs.objectness[:, 0], best_class)
+        location_scores = self.score(outputs.objectness[:, 0], best_class)
         locations = location_scores.shape[1]
         scores, index = location_scores.topk(min(self.count, locations), dim=1)
         labels = _take(outputs.classes, index).argmax(dim=1)
-        boxes = decode_yolox(
+        boxes = self.decode_boxes(
             _take(outputs.boxes, index), self.points[:, index].transpose(0, 1), self.strides[index].unsqueeze(1)
         )
         boxes = boxes.transpose(1, 2)
@@ -93,7 +89,7 @@ class DetectionGraph(ExportGraph):
         self.network = model.network
         self.num_classes = model.num_classes
         self.settings = settings
-        self.select = Candidates(model.preprocess.size, model.strides, settings.candidates)
+        self.select = Candidates(model, settings.candidates)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of DESIGN's table, then the candidates."""
