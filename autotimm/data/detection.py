@@ -173,13 +173,22 @@ class EvaluationImages(Dataset["Sample | DataError"]):
 def _load(image: CocoImage) -> NDArray[np.uint8]:
     """The pixels, provided that they are as large as the annotations say."""
     pixels = load_image(image.path)
-    if pixels.shape[:2] != image.size:
-        (height, width), (said_height, said_width) = pixels.shape[:2], image.size
+    check_size(image, (pixels.shape[0], pixels.shape[1]))
+    return pixels
+
+
+def check_size(image: CocoImage, size: tuple[int, int]) -> None:
+    """Refuse an image whose ``(height, width)`` is not the annotated one.
+
+    Raises:
+        DataError: naming both.
+    """
+    if size != image.size:
+        (height, width), (said_height, said_width) = size, image.size
         raise DataError(
             f"{image.path}: is {width} x {height} when upright by its EXIF data, but its annotations are for "
             f"{said_width} x {said_height}: its boxes would be in the wrong place"
         )
-    return pixels
 
 
 def ground_truth(image: CocoImage) -> GroundTruth:

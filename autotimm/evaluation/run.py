@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from autotimm.data.detection import _load as load_annotated
+from autotimm.data.detection import check_size
 from autotimm.evaluation.samples import read_evaluation_set
 from autotimm.metrics import ClassificationMetric, DetectionMetric
 from autotimm.models.checkpoint import load_checkpoint
@@ -55,7 +55,7 @@ def evaluate(
     for result, truth, annotated in zip(results, samples.truths, samples.annotated, strict=True):
         if isinstance(result, ImageError):
             raise DataError(f"an image of the data cannot be read: {result}")
-        if annotated is not None and result.image_size != annotated.size:
-            load_annotated(annotated)  # refuses it, in the words of training
+        if annotated is not None:
+            check_size(annotated, result.image_size)
         metric.update([result], [truth])  # type: ignore[list-item]  # both follow from the task
     return metric.compute()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +43,7 @@ PURPOSES = (
 
 
 def diagnose() -> list[Finding]:
-    """Look at what is installed; what a device must be asked for, ONNX Runtime and torch, is imported."""
+    """Look at what is installed, and ask ONNX Runtime and torch which devices they offer."""
     findings = [
         Finding("autotimm", True, f"{__version__}, Python {platform.python_version()}, {platform.platform()}", ""),
         Finding("processor", True, f"{cpu_name()}, {usable_cpus()} CPUs for this process", ""),
@@ -71,12 +73,16 @@ def _onnxruntime(purpose: str) -> Finding:
 
 
 def _torch_devices() -> tuple[bool, str]:
-    """Whether torch imports, and what it can compute on, to be read on after its version."""
-    try:
-        import torch
-    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
-        return False, f"; torch does not import: {one_line(error)}"
-    return True, f"; torch has {'CUDA' if torch.cuda.is_available() else 'no CUDA'}"
+    """Whether torch imports, and what it can compute on, to be read on after its version.
+
+    Asked in a process of its own: the runtime imports no torch, and a broken installation may end its interpreter.
+    """
+    question = "import torch; print('CUDA' if torch.cuda.is_available() else 'no CUDA')"
+    answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        reason = (answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1]
+        return False, f"; torch does not import: {reason}"
+    return True, f"; torch has {answer.stdout.strip()}"
 
 
 def installed_version(distribution: str) -> str:
