@@ -51,9 +51,9 @@ def verify(artifact: str | Path, against: str | Path, *, images: str | Path | No
 def _against_artifact(artifact: Path, against: Path, manifest: Manifest, images: str | Path | None) -> Verification:
     if read_manifest(against).hashes.get("graph_sha256") == manifest.hashes["graph_sha256"]:
         raise VerificationError(f"{artifact} and {against} are one and the same graph, which proves nothing")
-    compare = against_artifact(against) if manifest.task == "detection" else None
     with load(against) as reference:
         check_same_model(artifact, manifest, reference.manifest)
+        compare = against_artifact(against) if manifest.task == "detection" else None
         return verify_artifact(artifact, reference, pictures=choose_pictures(images, None), compare_candidates=compare)
 
 
