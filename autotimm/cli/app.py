@@ -54,8 +54,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # accepted anywhere on the line
     try:
         app(args=arguments, prog_name="autotimm")
-    except KeyboardInterrupt:
-        complain("interrupted")
+    except KeyboardInterrupt as interruption:
+        complain(str(interruption) or "interrupted")
         sys.exit(130)
     except Exception as error:
         if debug:

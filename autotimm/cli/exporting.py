@@ -101,6 +101,10 @@ def print_verification(record: Verification) -> None:
     on = f" on {record.images} images, {record.image_source}, against {record.reference}" if record.images else ""
     out.print(Text.assemble("verification: ", (record.status, f"bold {colour}"), on))
     out.print(f"  {record.reason}")
+    if record.compared.get("detections") == 0:
+        out.print(
+            "  nothing was detected on these images: what was compared are the candidates before thresholds and NMS"
+        )
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -57,7 +57,7 @@ def backbones(
 
     names = list_backbones(pattern, pretrained_only=pretrained)
     if not names:
-        raise ConfigError(f"no backbone matches {pattern!r}; try a shorter word, such as 'resnet'")
+        raise ConfigError.unknown("backbone", pattern, list_backbones())
     for name in names:
         typer.echo(name)
     err.print(f"{len(names)} backbones")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def predict(
     model: ModelPath,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of images.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Images, or folders of images (not subfolders).")
+    ],
     json_out: JsonOut = None,
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Save pictures with the results drawn into this folder.")
@@ -34,10 +36,8 @@ def predict(
     from autotimm.runtime import ImageError, list_images
 
     paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
-    if save is not None and any(path.parent.resolve() == save.resolve() for path in paths):
-        raise ConfigError(
-            f"--save {save}: images to predict on lie there, and would be overwritten; name another folder"
-        )
+    if save is not None:
+        _check_folder(save, paths)
     rows: list[dict[str, Any]] = []
     failed, saved, unsaved = 0, 0, 0
     names = SavedNames()
@@ -64,7 +64,7 @@ def predict(
                     complain(str(error))
     if json_out is not None:
         write_json(rows, json_out)
-    if str(json_out) != "-":
+    if str(json_out) != "-" and table.rows:
         out.print(table)
     if saved:
         err.print(f"pictures are in {save}")
@@ -74,6 +74,16 @@ def predict(
         complain(f"{unsaved} of {saved + unsaved} pictures could not be saved")
     if failed or unsaved:
         raise typer.Exit(1)
+
+
+def _check_folder(save: Path, images: list[Path]) -> None:
+    """Refuse a folder that cannot be one, or in which pictures would replace the images they were made from."""
+    if save.exists() and not save.is_dir():
+        raise ConfigError(f"--save {save} is not a folder")
+    if any(path.parent.resolve() == save.resolve() for path in images):
+        raise ConfigError(
+            f"--save {save}: images to predict on lie there, and would be overwritten; name another folder"
+        )
 
 
 class SavedNames:

@@ -61,7 +61,7 @@ def find_annotations(root: Path, split: str) -> Path:
             return candidate
     raise DataError(
         f"{root}: found no annotations of the {split} split: looked for {' and '.join(map(str, candidates))}; "
-        f"give the file as {split}_annotations"
+        f"give the file as {split}_annotations (evaluate: --annotations), or choose another split"
     )
 
 

@@ -65,6 +65,8 @@ def _read_classes(folder: Path) -> dict[str, list[Path]]:
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise DataError(f"{folder}: holds no class folders; it should hold one folder of images for each class")
+    if {"annotations", "images"} <= {path.name for path in folders}:
+        raise DataError(f"{folder}: looks like a COCO data set; a classifier needs one folder of images for each class")
     classes = {path.name: _images(path) for path in folders}
     empty = [name for name, images in classes.items() if not images]
     if empty:

@@ -249,8 +249,8 @@ def _weights_message(config: BackboneConfig, error: Exception) -> str:
         return f"{config.pretrained}: not usable as weights of {config.model_name}: {_one_line(error)}"
     return (
         f"the pretrained weights of {config.model_name} could not be had ({_one_line(error)}). Without network access, "
-        "give pretrained='FILE.safetensors' with weights you have downloaded, or pretrained=False to start from random "
-        "weights"
+        "give pretrained='FILE.safetensors' (autotimm train: --set weights=FILE.safetensors) with weights you have "
+        "downloaded, or pretrained=False to start from random weights"
     )
 
 

@@ -11,6 +11,7 @@ from autotimm.models.record import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, constructo
 from autotimm.models.task import TaskModel
 from autotimm.models.torch_files import read_torch_file
 from autotimm.models.yolox.detector import YOLOXDetector
+from autotimm.runtime.artifact import is_artifact
 from autotimm.runtime.errors import AutoTimmError, CheckpointError
 
 MODEL_CLASSES: dict[str, type[TaskModel]] = {cls.__name__: cls for cls in (ImageClassifier, YOLOXDetector)}
@@ -27,6 +28,8 @@ def load_checkpoint(path: str | Path) -> TaskModel:
         CheckpointError: corrupt, foreign, of a newer version, or with weights that do not fit.
     """
     path = Path(path)
+    if is_artifact(path):
+        raise CheckpointError(f"{path}: is an exported artifact; this needs the checkpoint that it was made from")
     checkpoint = read_checkpoint(path)
     if CHECKPOINT_KEY not in checkpoint:
         if path.suffix != ".pth" and "pytorch-lightning_version" in checkpoint:

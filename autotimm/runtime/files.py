@@ -30,6 +30,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         made = _make_folder(target)
         if target.is_dir():
             raise AutoTimmError(f"{target}: is a folder; give the name of a file to write")
+        temporary.touch()  # what cannot be written is said before the work, not after it
         yield temporary
         temporary.replace(target)
     except BaseException as error:

@@ -99,6 +99,7 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Path:
     if seed is not None:  # before the model draws its first weights
         pl.seed_everything(seed, workers=True, verbose=False)
     data = _class_of("data", config.data.class_name)(**config.data.arguments)
+    _ = data.class_names  # what is wrong with the data is said before a model is made, or its weights downloaded
     arguments = dict(config.model.arguments)
     if config.weights is not None:
         arguments["pretrained"] = config.weights

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerStatus
 
+from autotimm.models.checkpoint import read_checkpoint
 from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.training.checkpointing import BestAndLastCheckpoint
 from autotimm.training.run_folder import RunFolder
@@ -100,8 +102,9 @@ class AutoTrainer(pl.Trainer):
             weights_only: refuse a ``ckpt_path`` that holds anything but tensors and plain data.
 
         Raises:
-            CheckpointError: no such ``ckpt_path``.
-            ConfigError: this trainer runs on several devices.
+            CheckpointError: no such ``ckpt_path``, or not one of a training.
+            ConfigError: this trainer runs on several devices, or ``ckpt_path`` has done all its epochs already.
+            KeyboardInterrupt: the user stopped it; the message says what to go on from.
         """
         if self.world_size > 1:
             # Lightning would replace the sampler that seeds the augmentation, and each process would validate its part
@@ -114,15 +117,35 @@ class AutoTrainer(pl.Trainer):
         if self._seed is not None:
             pl.seed_everything(self._seed, workers=True, verbose=False)
         self._start_run(model)
-        with _quiet():
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        try:
+            with _quiet():
+                super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
+        except SystemExit as stop:  # how Lightning ends after Ctrl-C
+            if self.state.status != TrainerStatus.INTERRUPTED:
+                raise
+            kept = f": go on with --resume {self.last_checkpoint}" if self._keeps_checkpoints else ""
+            raise KeyboardInterrupt(f"the training was interrupted{kept}") from stop
 
     def _existing(self, checkpoint: str | Path) -> str | Path:
         """The path of a checkpoint; ``best`` and ``last`` are those of this trainer's latest run."""
         if checkpoint in ("best", "last"):
             return self.best_checkpoint if checkpoint == "best" else self.last_checkpoint
-        if "://" not in str(checkpoint) and not Path(checkpoint).is_file():
+        if "://" in str(checkpoint):
+            return checkpoint
+        if not Path(checkpoint).is_file():
             raise CheckpointError(f"{checkpoint}: there is no such checkpoint to go on from")
+        content = read_checkpoint(Path(checkpoint))
+        if "loops" not in content:
+            raise CheckpointError(
+                f"{checkpoint}: is not a checkpoint of a training, so there is nothing to go on from; to start from "
+                "its weights, give them as weights (--set weights=FILE) or pretrained"
+            )
+        done = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        if self.max_epochs is not None and 0 <= self.max_epochs <= done:
+            raise ConfigError(
+                f"{checkpoint}: has done {done} epochs, and max_epochs is {self.max_epochs}: there is nothing left to "
+                "train; raise trainer.max_epochs"
+            )
         return checkpoint
 
     def _start_run(self, model: pl.LightningModule) -> None:

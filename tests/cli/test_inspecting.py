@@ -121,7 +121,7 @@ def test_backbones(run: Run) -> None:
     trained = run("backbones", "test_*", "--pretrained").out.splitlines()
     assert trained
     assert not any(name.startswith("test_maxvit") for name in trained)
-    assert "no backbone matches 'resnext_of_2031'" in run("backbones", "resnext_of_2031").complaint
+    assert "there is no backbone 'resnext_of_2031'" in run("backbones", "resnext_of_2031").complaint
 
 
 def test_doctor(run: Run) -> None:

@@ -120,6 +120,18 @@ def test_a_resumed_run_goes_on_and_remembers_the_best(tmp_path: Path) -> None:
     assert epoch_of(first.last_checkpoint) == 1
 
 
+def test_what_cannot_be_resumed_is_refused(tmp_path: Path) -> None:
+    done = trainer(tmp_path, max_epochs=2)
+    done.fit(Line([0.5, 0.6]))
+    again = trainer(tmp_path / "again", max_epochs=2)
+    with pytest.raises(ConfigError, match="has done 2 epochs"):
+        again.fit(Line([0.5, 0.6]), ckpt_path=done.last_checkpoint)
+    torch.save({"model": {"weight": torch.zeros(1)}}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="not a checkpoint of a training"):
+        again.fit(Line([0.5]), ckpt_path=tmp_path / "weights.pth")
+    assert not (tmp_path / "again").exists()
+
+
 def test_the_same_trainer_goes_on_from_its_last(tmp_path: Path) -> None:
     ours = trainer(tmp_path, max_epochs=1)
     ours.fit(Line([0.5]))
@@ -154,7 +166,7 @@ def test_ctrl_c_leaves_a_last_checkpoint(tmp_path: Path, step: int, epoch: int) 
     ours, model = trainer(tmp_path, max_epochs=3), Line([0.5, 0.6, 0.7])
     model.fails_at = step, KeyboardInterrupt()
     try:
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt, match=r"go on with --resume .*last\.ckpt"):
             ours.fit(model)
     finally:
         signal.signal(signal.SIGINT, handler)
