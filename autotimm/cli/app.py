@@ -13,6 +13,9 @@ from autotimm.cli.console import complain
 from autotimm.runtime.errors import AutoTimmError, BackendUnavailableError
 from autotimm.version import __version__
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 app = typer.Typer(
     name="autotimm",
     help="Train a vision model, export it once, run the same artifact everywhere, and prove that it is the same.",
@@ -54,14 +57,23 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # accepted anywhere on the line
     try:
         app(args=arguments, prog_name="autotimm")
-    except KeyboardInterrupt as interruption:
-        complain(str(interruption) or "interrupted")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:  # typer's own answer to Ctrl-C, which says nothing
+            complain(_interruption(stop))
+        raise
     except Exception as error:
         if debug:
             raise
         complain(_message(error))
         sys.exit(1)
+
+
+def _interruption(stop: SystemExit) -> str:
+    """What the interrupted work had to say."""
+    cause: BaseException | None = stop
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or "") or "interrupted"
 
 
 def _message(error: Exception) -> str:

@@ -96,3 +96,16 @@ def test_an_interruption_is_status_130(run: Run, monkeypatch: pytest.MonkeyPatch
     outcome = run("predict", "model.onnx", "photo.jpg")
     assert outcome.status == 130
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(("said", "shown"), [("go on with --resume last.ckpt", "go on with"), ("", "interrupted")])
+def test_an_interruption_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch, said: str, shown: str) -> None:
+    from autotimm.runtime import environment
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt(said)
+
+    monkeypatch.setattr(environment, "diagnose", interrupted)
+    outcome = run("doctor")
+    assert outcome.status == 130
+    assert shown in outcome.err
