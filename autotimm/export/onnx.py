@@ -39,8 +39,8 @@ OPSET = 18
 """The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
 reads a newer one reads this one."""
 DEFAULT_CANDIDATES = 1000
-"""Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo of COCO has up to 820 above it; with 300 the
-verification on such photos fails, since detections are lost."""
+"""Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo can have hundreds above it: with 300, the
+verification on photos of COCO fails, since detections are lost (``--candidates 300 --verify-images``)."""
 
 
 def export_to_onnx(

@@ -22,6 +22,7 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "borderline_share": 0.05,
         "candidate_box_px": 0.3,
         "candidate_score": 1e-3,
+        "candidate_label_share": 0.01,
     },
 }
 """Largest differences allowed in fp32. The boxes and scores are what official YOLOX exports are held to; observed

@@ -36,7 +36,8 @@ def choose_pictures(folder: str | Path | None, remembered: list[str] | None) -> 
     """
     if folder is not None:
         found = list_images(folder)
-        return Pictures(_spread(found), f"{len(_spread(found))} of {len(found)} images in {Path(folder).name}")
+        chosen = _spread(found)
+        return Pictures(chosen, f"{len(chosen)} of {len(found)} images in {Path(folder).resolve().name}")
     present = [Path(name) for name in remembered or () if Path(name).is_file()]
     if present:
         return Pictures(_spread(present), "validation images of the checkpoint")

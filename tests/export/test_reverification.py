@@ -1,4 +1,5 @@
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,3 +123,18 @@ def test_two_artifacts_that_find_nothing_are_told_apart(tmp_path: Path) -> None:
     record = verify(tmp_path / "one.onnx", tmp_path / "other.onnx")
     assert record.compared["detections"] == 0
     assert record.status == "failed"
+
+
+def test_two_artifacts_that_differ_in_their_labels_only(detector: YOLOXDetector, tmp_path: Path) -> None:
+    """Nothing is above the threshold, and boxes and scores are the same: only the candidates' labels tell."""
+    export_to_onnx(detector, tmp_path / "one.onnx", size=(64, 64), score_threshold=1.0, verify=False)
+    turned = deepcopy(detector)
+    with torch.no_grad():
+        for predictor in turned.network.head.cls_preds:
+            predictor.weight.copy_(predictor.weight.roll(1, dims=0))
+            predictor.bias.copy_(predictor.bias.roll(1, dims=0))
+    export_to_onnx(turned, tmp_path / "other.onnx", size=(64, 64), score_threshold=1.0, verify=False)
+    record = verify(tmp_path / "one.onnx", tmp_path / "other.onnx")
+    assert record.status == "failed"
+    assert "candidate_label_share" in record.reason
+    assert record.worst["candidate_score"] < 1e-3
