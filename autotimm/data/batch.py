@@ -16,7 +16,9 @@ class ClassificationBatch(NamedTuple):
     images: Tensor
     """uint8 RGB ``[N, H, W, 3]``."""
     labels: Tensor
-    """int64 ``[N]``."""
+    """int64 ``[N]``; for multi-label data float32 ``[N, C]`` of 0 and 1."""
+    paths: tuple[str, ...] = ()
+    """Per image: the file, for messages."""
 
 
 class GroundTruth(NamedTuple):
@@ -45,6 +47,8 @@ class DetectionBatch(NamedTuple):
     """Per image: how it lies in the network input. Empty where augmentation composed several images into one."""
     truths: list[GroundTruth]
     """Per image, for evaluation. Empty in training."""
+    paths: tuple[str, ...] = ()
+    """Per image: the file, for messages."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> DetectionBatch:
         """On another device, but for the truths: they are compared on the host. Lightning calls this."""

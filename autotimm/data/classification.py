@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,13 @@ from autotimm.runtime.images import load_image
 from autotimm.runtime.preprocess import Preprocess
 from autotimm.runtime.resize import fit_image
 
-Sample = tuple[NDArray[np.uint8], int]
+
+class Sample(NamedTuple):
+    """One image at the model's size, with its class."""
+
+    image: NDArray[np.uint8]
+    label: int
+    path: str = ""
 
 
 class ImageDataModule(VisionDataModule):
@@ -88,7 +95,8 @@ class TrainingImages(Dataset["Sample | DataError"]):
             image = load_image(sample.path)
         except ImageError as error:
             return DataError(f"training image {error}")
-        return augment_labelled(image, self.preprocess, self.augmentation, seed), sample.label
+        pixels = augment_labelled(image, self.preprocess, self.augmentation, seed)
+        return Sample(pixels, sample.label, str(sample.path))
 
 
 class EvaluationImages(Dataset["Sample | DataError"]):
@@ -103,12 +111,16 @@ class EvaluationImages(Dataset["Sample | DataError"]):
     def __getitem__(self, index: int) -> Sample | DataError:
         sample = self.samples[index]
         try:
-            return fit_image(load_image(sample.path), self.preprocess)[0], sample.label
+            pixels = fit_image(load_image(sample.path), self.preprocess)[0]
         except ImageError as error:
             return DataError(f"validation image {error}")
+        return Sample(pixels, sample.label, str(sample.path))
 
 
 def collate_labelled(samples: list[Sample]) -> ClassificationBatch:
     """Stack samples into a batch."""
-    images = np.stack([image for image, _ in samples])
-    return ClassificationBatch(torch.from_numpy(images), torch.tensor([label for _, label in samples]))
+    return ClassificationBatch(
+        torch.from_numpy(np.stack([sample.image for sample in samples])),
+        torch.tensor([sample.label for sample in samples]),
+        tuple(sample.path for sample in samples),
+    )

@@ -28,6 +28,7 @@ class Sample(NamedTuple):
     image: NDArray[np.uint8]
     boxes: Boxes
     labels: NDArray[np.int64]
+    path: str
     placement: Placement | None = None
     truth: GroundTruth | None = None
 
@@ -147,7 +148,7 @@ class TrainingImages(Dataset["Sample | DataError"]):
             return DataError(f"training image {error}")
         targets = ~image.crowd
         frame, boxes, kept = augment_boxed(pixels, image.boxes[targets], self.preprocess, self.augmentation, seed)
-        return Sample(frame, boxes, image.labels[targets][kept])
+        return Sample(frame, boxes, image.labels[targets][kept], str(image.path))
 
 
 class EvaluationImages(Dataset["Sample | DataError"]):
@@ -167,7 +168,7 @@ class EvaluationImages(Dataset["Sample | DataError"]):
             return DataError(f"validation image {error}")
         targets = ~image.crowd
         boxes = placement.to_input(image.boxes[targets])
-        return Sample(frame, boxes, image.labels[targets], placement, ground_truth(image))
+        return Sample(frame, boxes, image.labels[targets], str(image.path), placement, ground_truth(image))
 
 
 def _load(image: CocoImage) -> NDArray[np.uint8]:
@@ -209,4 +210,5 @@ def collate_boxed(samples: list[Sample]) -> DetectionBatch:
         labels=[torch.from_numpy(sample.labels) for sample in samples],
         placements=[sample.placement for sample in samples if sample.placement is not None],
         truths=[sample.truth for sample in samples if sample.truth is not None],
+        paths=tuple(sample.path for sample in samples),
     )

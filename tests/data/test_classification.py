@@ -34,6 +34,7 @@ def test_validation_pixels_are_the_runtimes(folder: Path) -> None:
     assert batches[0].images.dtype == torch.uint8
     pixels = torch.cat([batch.images for batch in batches]).numpy()
     labels = torch.cat([batch.labels for batch in batches])
+    assert [name for batch in batches for name in batch.paths] == [str(path) for path, _ in data.validation_samples()]
     assert labels.dtype == torch.int64
     for (path, label), image, seen in zip(data.validation_samples(), pixels, labels.tolist(), strict=True):
         assert label == seen
@@ -53,6 +54,8 @@ def test_training_batches_do_not_depend_on_the_workers(folder: Path, augmentatio
     for one, other in zip(*batches, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
+        assert one.paths == other.paths
+        assert [Path(path).parent.name for path in one.paths] == [data.class_names[label] for label in one.labels]
 
 
 def test_image_size_replaces_the_models(folder: Path) -> None:

@@ -56,6 +56,7 @@ def test_validation_batches(root: Path) -> None:
     data.use_preprocess(PREPROCESS)
     (batch,) = data.val_dataloader()
     assert batch.images.shape == (4, 64, 64, 3)
+    assert batch.paths == tuple(str(path) for path, _ in data.validation_samples())
     assert [len(boxes) for boxes in batch.boxes] == [0, 1, 2, 2]  # without the crowd
     assert [len(truth.boxes) for truth in batch.truths] == [0, 1, 2, 3]
     assert batch.truths[3].crowd.tolist() == [False, False, True]
@@ -92,6 +93,8 @@ def test_training_batches_do_not_depend_on_the_workers(root: Path, augmentation:
         for first, second in zip(one.boxes + one.labels, other.boxes + other.labels, strict=True):
             assert torch.equal(first, second)
         assert (one.placements, one.truths) == ([], [])
+        assert len(one.paths) == len(one.boxes)
+        assert one.paths == other.paths
         assert all(boxes.dtype == torch.float32 for boxes in one.boxes)
         assert all(labels.dtype == torch.int64 for labels in one.labels)
 
