@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from autotimm.runtime.errors import DataError
 from autotimm.runtime.results import Classification, Result
@@ -20,6 +21,9 @@ class ClassificationMetric:
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.reset()
+
+    def to(self, device: torch.device | str) -> None:
+        """Nothing to move: it counts on the host."""
 
     def reset(self) -> None:
         """Forget everything seen."""

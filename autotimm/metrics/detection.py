@@ -42,6 +42,10 @@ class DetectionMetric:
         )
         self._ap.warn_on_many_detections = False  # COCO's limit of 100 an image is part of what is measured
 
+    def to(self, device: torch.device | str) -> None:
+        """Keep what is gathered over processes on this device."""
+        self._ap.to(device)
+
     def reset(self) -> None:
         """Forget everything seen."""
         self._images = 0

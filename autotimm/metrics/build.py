@@ -1,0 +1,65 @@
+"""The one way to make the metric of a task: for training, for tests, for ``autotimm evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+
+from autotimm.metrics.classification import ClassificationMetric
+from autotimm.metrics.detection import DetectionMetric
+from autotimm.runtime.errors import ConfigError
+from autotimm.runtime.manifest import Task
+from autotimm.runtime.results import Result
+
+Stage = Literal["train", "val", "test"]
+
+
+class TaskMetric(Protocol):
+    """What every metric object here does: collect results batch by batch, then give figures by name."""
+
+    def to(self, device: torch.device | str) -> None:
+        """Keep what is gathered over processes on this device."""
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+
+    def update(self, results: Sequence[Result], truths: Sequence[Any]) -> None:
+        """Add results and the truth of each: a class index, a 0/1 vector ``[C]``, or a ``GroundTruth``."""
+
+    def compute(self) -> dict[str, float]:
+        """Figures by name, over everything seen by all processes."""
+
+
+def build_metric(
+    task: Task,
+    num_classes: int,
+    *,
+    class_names: Sequence[str] = (),
+    multi_label: bool = False,
+    threshold: float = 0.5,
+    extra: Sequence[Any] = (),
+    stage: Stage = "val",
+) -> TaskMetric:
+    """The metric of a task.
+
+    Args:
+        task: what is measured.
+        num_classes: of the model.
+        class_names: for figures that are given class by class.
+        multi_label: classification with any number of labels an image.
+        threshold: multi-label: the probability from which a label is predicted.
+        extra: metrics beside the task's own.
+        stage: those among them that are not for this stage are left out.
+
+    Raises:
+        ConfigError: a task that cannot be measured yet.
+    """
+    if multi_label or extra:
+        raise ConfigError("multi-label metrics and further metrics are not there yet")
+    if task == "classification":
+        return ClassificationMetric(num_classes)
+    if task == "detection":
+        return DetectionMetric(num_classes)
+    raise ConfigError(f"evaluation of {task} is not there yet")
