@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from autotimm.metrics.classification import ClassificationMetric
+from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
 from autotimm.runtime.results import Result
-
-Stage = Literal["train", "val", "test"]
 
 
 class TaskMetric(Protocol):
@@ -39,7 +38,7 @@ def build_metric(
     class_names: Sequence[str] = (),
     multi_label: bool = False,
     threshold: float = 0.5,
-    extra: Sequence[Any] = (),
+    extra: Sequence[MetricConfig] = (),
     stage: Stage = "val",
 ) -> TaskMetric:
     """The metric of a task.
