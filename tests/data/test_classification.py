@@ -88,7 +88,7 @@ def test_what_cannot_be_used(folder: Path) -> None:
     with pytest.raises(ConfigError, match="use_preprocess"):
         ImageDataModule(folder).train_dataloader()
     with pytest.raises(ConfigError, match="augmentation"):
-        ImageDataModule(folder, augmentation="strong")
+        ImageDataModule(folder, augmentation="stronger")
     with pytest.raises(ConfigError, match="image_size"):
         ImageDataModule(folder, image_size=(1, 2, 3))
     only_val = ImageDataModule(folder / "val", val_fraction=1.0)

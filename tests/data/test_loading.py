@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from autotimm.data.loading import SeededSampler, default_workers, make_loader
+from autotimm.data.loading import default_workers, make_loader
+from autotimm.data.samplers import SeededSampler
 from autotimm.runtime.errors import ConfigError, DataError
 
 
@@ -28,22 +29,22 @@ def collate(samples: list[tuple[int, int]]) -> torch.Tensor:
 
 
 def test_the_order_depends_on_seed_and_epoch_only() -> None:
-    sampler = SeededSampler(50, seed=3)
+    sampler = SeededSampler(50, 3, batch_size=1)
     epochs = [list(sampler) for _ in range(3)]
     assert all(sorted(index for index, _ in epoch) == list(range(50)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    resumed = SeededSampler(50, seed=3)
+    resumed = SeededSampler(50, 3, batch_size=1)
     resumed.set_epoch(2)
     assert list(resumed) == epochs[2]
-    assert list(SeededSampler(50, seed=4)) != epochs[0]
+    assert list(SeededSampler(50, 4, batch_size=1)) != epochs[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_sample_once_and_again_next_epoch(workers: int) -> None:
-    loader = make_loader(Squares(), collate, 4, workers, SeededSampler(10, seed=0))
+    loader = make_loader(Squares(), collate, 4, workers, SeededSampler(10, 0, batch_size=4))
     first, second = ([batch.tolist() for batch in loader] for _ in range(2))
     assert [len(batch) for batch in first] == [4, 4]  # the last two are left out
-    expected = SeededSampler(10, seed=0)
+    expected = SeededSampler(10, 0, batch_size=4)
     assert [row for batch in first for row in batch] == [[index * index, seed] for index, seed in list(expected)[:8]]
     assert [row for batch in second for row in batch] == [[index * index, seed] for index, seed in list(expected)[:8]]
 
@@ -55,7 +56,7 @@ def test_evaluation_is_in_order_and_complete() -> None:
 
 
 def test_a_data_set_smaller_than_a_batch_is_one_batch() -> None:
-    assert [len(batch) for batch in make_loader(Squares(), collate, 64, 0, SeededSampler(10, 0))] == [10]
+    assert [len(batch) for batch in make_loader(Squares(), collate, 64, 0, SeededSampler(10, 0, batch_size=64))] == [10]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,41 +1,66 @@
+import random
 from dataclasses import replace
-from typing import get_args
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from autotimm.data.transforms import Augmentation, augment_boxed, augment_labelled, check_augmentation
+from autotimm.data.transforms import PRESETS, augment_labelled, check_augmentation
 from autotimm.runtime.errors import ConfigError
+from autotimm.runtime.pictures import generate
 from autotimm.runtime.preprocess import Preprocess
 from autotimm.runtime.resize import fit_image
 
 LETTERBOX = Preprocess((96, 96), fit="letterbox", align="top_left", antialias=False)
-CROP = Preprocess((64, 64), fit="crop", interpolation="bicubic", crop_fraction=0.875)
+CROP = Preprocess((64, 64), fit="crop", interpolation="bicubic", crop_fraction=0.875, mean=(124.0, 116.0, 104.0))
+POLICIES = ("rand-m9-mstd0.5-inc1", "rand-mstd1-tweights", "augmix-m5-w4-d2", "original-mstd0.5", "v0", "3a")
 
 
 def picture(height: int = 60, width: int = 90) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return generate(height, width, 0)
 
 
-@pytest.mark.parametrize("augmentation", get_args(Augmentation))
+@pytest.mark.parametrize("augmentation", [*PRESETS, *POLICIES])
 @pytest.mark.parametrize("preprocess", [CROP, LETTERBOX, replace(CROP, interpolation="lanczos")])
-def test_the_same_seed_gives_the_same_pixels(augmentation: Augmentation, preprocess: Preprocess) -> None:
+def test_the_same_seed_gives_the_same_pixels(augmentation: str, preprocess: Preprocess) -> None:
+    assert check_augmentation(augmentation) == augmentation
     first, again = (augment_labelled(picture(), preprocess, augmentation, seed=5) for _ in range(2))
     assert first.dtype == np.uint8
     assert first.shape == (*preprocess.size, 3)
     np.testing.assert_array_equal(first, again)
     seeds = [augment_labelled(picture(), preprocess, augmentation, seed).tobytes() for seed in range(8)]
-    assert len(set(seeds)) == {"default": 8, "light": 2, "none": 1}[augmentation]
+    assert len(set(seeds)) == {"light": 2, "none": 1}.get(augmentation, 8)
 
 
-def test_torchs_generator_is_left_as_it_was() -> None:
-    import torch
+class Drawing:
+    """A transform that draws from every global generator."""
 
-    torch.manual_seed(3)
-    expected = torch.rand(4)
-    torch.manual_seed(3)
-    augment_labelled(picture(), CROP, "default", seed=1)
-    assert torch.equal(torch.rand(4), expected)
+    def __call__(self, image: Any) -> Any:
+        draws = [torch.randint(256, (1,)).item(), np.random.randint(256), random.randrange(256)]  # noqa: NPY002
+        return torch.tensor(draws, dtype=torch.uint8)[:, None, None].expand(3, 64, 64)
+
+
+@pytest.mark.parametrize("augmentation", ["default", "strong", "augmix", "rand", Drawing()])
+def test_the_global_generators_are_left_as_they_were(augmentation: Any) -> None:
+    def draw() -> tuple[float, float, float]:
+        return torch.rand(1).item(), np.random.random(), random.random()  # noqa: NPY002
+
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
+    expected = draw()
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)  # noqa: NPY002
+    augment_labelled(picture(), CROP, augmentation, seed=1)
+    assert draw() == expected
+
+
+def test_a_seed_governs_all_that_a_transform_draws() -> None:
+    colours = {seed: augment_labelled(picture(), CROP, Drawing(), seed) for seed in (1, 2)}
+    random.seed(99), np.random.seed(99), torch.manual_seed(99)  # noqa: NPY002
+    np.testing.assert_array_equal(augment_labelled(picture(), CROP, Drawing(), 1), colours[1])
+    assert (colours[1][0, 0] != colours[2][0, 0]).all()
 
 
 def test_light_is_the_evaluations_resize_or_its_mirror_image() -> None:
@@ -45,75 +70,73 @@ def test_light_is_the_evaluations_resize_or_its_mirror_image() -> None:
     assert seen == {plain.tobytes(), mirrored.tobytes()}
 
 
-def marked(boxes: np.ndarray, height: int = 80, width: int = 120) -> np.ndarray:
-    """Black, with a white rectangle where each box is."""
-    image = np.zeros((height, width, 3), dtype=np.uint8)
-    for x1, y1, x2, y2 in boxes.astype(int):
-        image[y1:y2, x1:x2] = 255
-    return image
-
-
-@pytest.mark.parametrize("augmentation", get_args(Augmentation))
-@pytest.mark.parametrize("size", [(96, 96), (64, 128)])
-def test_a_box_stays_on_its_object(augmentation: Augmentation, size: tuple[int, int]) -> None:
-    box = np.array([[30, 20, 70, 60]], dtype=np.float32)
-    preprocess = replace(LETTERBOX, size=size, pad_value=0)
-    kept_once = False
-    for seed in range(60):
-        frame, boxes, kept = augment_boxed(marked(box), box, preprocess, augmentation, seed)
-        assert frame.shape == (*size, 3)
-        assert kept.sum() == len(boxes)
-        if not kept[0]:
-            continue
-        kept_once = True
-        rows, columns = np.nonzero(frame[..., 0] > 60)  # whatever the jitter has done to white
-        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        np.testing.assert_allclose(boxes[0], seen, atol=1.01)
-    assert kept_once
-
-
-def test_scale_and_place_vary_and_padding_does_not() -> None:
-    box = np.array([[40, 30, 60, 50]], dtype=np.float32)
-    white = np.full((80, 120, 3), 255, dtype=np.uint8)
-    widths, grey = [], 0
-    for seed in range(80):
-        frame, boxes, _ = augment_boxed(white, box, LETTERBOX, "default", seed)
-        widths += (boxes[:, 2] - boxes[:, 0]).tolist()
-        grey += int((frame == 114).all(axis=2).sum())
-        assert set(np.unique(frame[..., 0])) <= {114, *range(150, 256)}  # padding, and white made darker
-    assert grey > 0
-    whole = 20 * 96 / 120
-    assert 0.45 * whole < min(widths) < 0.7 * whole
-    assert 1.3 * whole < max(widths) < 1.55 * whole
-
-
-def test_boxes_that_lose_most_of_their_area_are_dropped() -> None:
-    random = np.random.default_rng(0)
-    corners = random.uniform(0, 70, (30, 2)).astype(np.float32)
-    boxes = np.concatenate([corners, corners + random.uniform(4, 40, (30, 2)).astype(np.float32)], axis=1)
-    boxes = np.minimum(boxes, 79)
-    dropped = 0
-    for seed in range(40):
-        _, left, kept = augment_boxed(picture(80, 80), boxes, LETTERBOX, "default", seed)
-        assert kept.shape == (30,)
-        assert (left >= 0).all()
-        assert (left <= 96).all()
-        assert ((left[:, 2:] - left[:, :2]) >= 2).all()
-        dropped += int((~kept).sum())
-    assert dropped > 0
-
-
-def test_no_boxes_and_extreme_images() -> None:
-    nothing = np.zeros((0, 4), dtype=np.float32)
+@pytest.mark.parametrize("augmentation", [*PRESETS, "augmix"])
+def test_extreme_images(augmentation: str) -> None:
     for shape in ((1, 1), (1, 300), (300, 1)):
-        for seed in range(10):
-            frame, boxes, kept = augment_boxed(picture(*shape), nothing, LETTERBOX, "default", seed)
-            assert frame.shape == (96, 96, 3)
-            assert boxes.shape == (0, 4)
-            assert kept.shape == (0,)
-            assert augment_labelled(picture(*shape), CROP, "default", seed).shape == (64, 64, 3)
+        for seed in range(4):
+            assert augment_labelled(picture(*shape), CROP, augmentation, seed).shape == (64, 64, 3)
 
 
-def test_unknown_augmentation() -> None:
-    with pytest.raises(ConfigError, match="did you mean light"):
-        check_augmentation("ligth")
+def test_strong_changes_colours_and_blackens_rectangles() -> None:
+    grey = np.full((80, 80, 3), 128, dtype=np.uint8)
+    frames = [augment_labelled(grey, CROP, "strong", seed) for seed in range(60)]
+    blackened = [float((frame == 0).all(axis=2).mean()) for frame in frames]
+    assert 0.1 < np.mean([part > 0 for part in blackened]) < 0.45
+    assert max(blackened) < 0.4
+    assert len({int(np.median(frame)) for frame in frames}) > 10
+
+
+@pytest.mark.parametrize(
+    ("transforms", "expected"),
+    [
+        (lambda image: image, fit_image(picture(), CROP)[0]),
+        (v2.ToPILImage(), fit_image(picture(), CROP)[0]),
+        (v2.Compose([v2.ToPILImage(), v2.Grayscale(1)]), None),
+        (v2.Resize((64, 64)), v2.Resize((64, 64))(torch.from_numpy(picture()).permute(2, 0, 1)).permute(1, 2, 0)),
+        (v2.RandomResizedCrop(64), None),
+        (v2.RandomResizedCrop(80), None),
+    ],
+)
+def test_transforms_of_ones_own(transforms: Any, expected: np.ndarray | None) -> None:
+    given: list[Any] = []
+
+    def watched(image: Any) -> Any:
+        given.append(image)
+        return transforms(image)
+
+    frame = augment_labelled(picture(), CROP, watched, seed=0)
+    assert isinstance(given[0], tv_tensors.Image)
+    assert (given[0].dtype, given[0].shape) == (torch.uint8, (3, 60, 90))
+    assert (frame.dtype, frame.shape) == (np.uint8, (64, 64, 3))
+    if expected is not None:
+        np.testing.assert_array_equal(frame, np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("transforms", "says"),
+    [
+        (v2.ToDtype(torch.float32, scale=True), "float32 .* normalisation belongs to the model"),
+        (v2.Grayscale(1), r"uint8 \[1, 60, 90\]"),
+        (lambda image: None, "NoneType"),
+        (lambda image: Image.new("F", (4, 4), -3), "outside 0"),
+    ],
+)
+def test_what_transforms_must_not_give(transforms: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        augment_labelled(picture(), CROP, transforms, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ligth", "did you mean light"),
+        ("randaug", "did you mean .*randaugment"),
+        ("rand-x9", "timm does not take it"),
+        ("rand-m9-nonsense", "section 'nonsense'"),
+        ("original-m5", "timm does not take it"),
+        ("v0-hello", "section 'hello'"),
+    ],
+)
+def test_unknown_augmentation(name: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_augmentation(name)
