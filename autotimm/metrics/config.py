@@ -18,8 +18,8 @@ class MetricConfig:
     """A further metric.
 
     A classifier's metrics get probabilities float32 ``[N, C]`` and labels int64, ``[N]`` or for several labels an image
-    0/1 ``[N, C]``; a detector's get torchmetrics' two lists of dictionaries. ``compute()`` gives a number, a vector with
-    an entry for each class, or a flat dictionary of these.
+    0/1 ``[N, C]``; a detector's get torchmetrics' two lists of dictionaries. ``compute()`` gives a number, a vector
+    with an entry for each class, or a flat dictionary of these.
 
     The class is only looked for when measuring starts: a checkpoint loads where a custom one is not to be had.
 
@@ -33,8 +33,8 @@ class MetricConfig:
     """``torchmetrics``, or ``custom``."""
     metric_class: str = ""
     """torchmetrics: the name of a class or a functional metric, such as ``F1Score``, ``AUROC``,
-    ``classification.MulticlassF1Score``; the ``name`` where absent. custom: ``package.module.ClassName`` of a class with
-    ``update``, ``compute`` and ``reset``."""
+    ``classification.MulticlassF1Score``; the ``name`` where absent. custom: ``package.module.ClassName`` of a class
+    with ``update``, ``compute`` and ``reset``."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the class. ``task``, ``num_classes``, ``num_labels`` and ``threshold`` are filled in where it takes
     them and they are not given."""
