@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from autotimm.runtime.errors import BackendUnavailableError, ConfigError, one_line
 
@@ -121,7 +120,7 @@ def build_loggers(configs: Sequence[LoggerConfig], folder: str | Path) -> list[L
 
     Raises:
         BackendUnavailableError: the package of a logger is not installed.
-        ConfigError: a logger refuses its arguments.
+        ConfigError: a logger refuses its arguments, or cannot reach its server.
     """
     return [_build(config, Path(folder)) for config in configs]
 
@@ -130,24 +129,33 @@ def _build(config: LoggerConfig, folder: Path) -> Logger:
     config.check()
     backend = _BACKENDS[config.backend]
     try:
-        return backend.logger(**{**backend.place(folder), **config.params})
-    except (TypeError, ValueError, MisconfigurationException) as error:
+        logger: Any = backend.logger(**{**backend.place(folder, config.params), **config.params})
+        if backend.connects:  # now, not with the first figures
+            _ = logger.experiment
+    except Exception as error:  # each of these packages has an exception tree of its own
+        given = f" with {dict(config.params)}" if config.params else ""
         raise ConfigError(
-            f"logger {config.backend} cannot be made with {dict(config.params)}: {one_line(error)}"
+            f"the logger {config.backend} cannot be made{given}: {one_line(error)[:500].rstrip('.')}{backend.remedy}"
         ) from error
+    made: Logger = logger
+    return made
 
 
 class _Backend(NamedTuple):
     """How one kind of logger is made."""
 
     logger: type[Logger]
-    place: Callable[[Path], dict[str, Any]]
-    """The arguments that follow from the folder of a run."""
+    place: Callable[[Path, Mapping[str, Any]], dict[str, Any]]
+    """The arguments that follow from the folder of a run, and from what a user gave."""
     takes: Callable[[], set[str]]
     """The names of the arguments that a user may give."""
     packages: tuple[str, ...] = ()
     """Importable names of the packages of which it needs one."""
     pip: str = ""
+    connects: bool = False
+    """Whether it may need a server or an account."""
+    remedy: str = ""
+    """What to do where it cannot be made."""
 
 
 def _arguments(function: Callable[..., Any]) -> set[str]:
@@ -155,7 +163,7 @@ def _arguments(function: Callable[..., Any]) -> set[str]:
     return {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
 
 
-def _in_folder(folder: Path) -> dict[str, Any]:
+def _in_folder(folder: Path, params: Mapping[str, Any]) -> dict[str, Any]:
     return {"save_dir": str(folder), "name": "", "version": ""}
 
 
@@ -170,11 +178,20 @@ def _wandb_arguments() -> set[str]:
     return _arguments(WandbLogger) | _arguments(import_module("wandb").init)
 
 
-def _mlflow_place(folder: Path) -> dict[str, Any]:
-    place = {"save_dir": str(folder / "mlruns"), "run_name": folder.name}
-    if not os.environ.get("MLFLOW_TRACKING_URI"):  # MLflow's own way to name a server
-        place["tracking_uri"] = (folder / "mlruns").resolve().as_uri()
-    return place
+def _wandb_place(folder: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    return {"save_dir": str(folder), "name": folder.name}
+
+
+def _mlflow_place(folder: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    """A database in the folder, unless a server is named; MLflow no longer writes plain files."""
+    if params.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI"):  # the latter is read by Lightning
+        return {"run_name": folder.name}
+    place = folder.resolve()
+    return {
+        "run_name": folder.name,
+        "tracking_uri": f"sqlite:///{(place / 'mlflow.db').as_posix()}",
+        "artifact_location": (place / "mlflow-artifacts").as_uri(),
+    }
 
 
 _BACKENDS = {
@@ -188,16 +205,20 @@ _BACKENDS = {
     ),
     "wandb": _Backend(
         WandbLogger,
-        lambda folder: {"save_dir": str(folder), "name": folder.name},
+        _wandb_place,
         _wandb_arguments,
         packages=("wandb",),
         pip="pip install wandb",
+        connects=True,
+        remedy="; log in with: wandb login, or give the param mode: offline",
     ),
     "mlflow": _Backend(
         MLFlowLogger,
         _mlflow_place,
         lambda: _arguments(MLFlowLogger),
         packages=("mlflow",),
-        pip="pip install mlflow (or mlflow-skinny)",
+        pip="pip install mlflow",
+        connects=True,
+        remedy="; logging without a server needs the whole of MLflow (pip install mlflow); with one, give tracking_uri",
     ),
 }
