@@ -6,22 +6,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autotimm.data.batch import GroundTruth
 from autotimm.data.coco import CocoImage, find_annotations, read_coco
 from autotimm.data.detection import ground_truth
 from autotimm.data.image_folder import read_image_folder
+from autotimm.data.tables import (
+    IMAGE_COLUMN,
+    LABEL_COLUMN,
+    LabelColumns,
+    Table,
+    image_paths,
+    read_labels,
+    read_multi_labels,
+    read_table,
+)
 from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.runtime.manifest import Task
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images and what is in them: class indices for classification, objects in source pixels for detection."""
+    """Images and what is in them: classes for classification, objects in source pixels for detection."""
 
     paths: list[Path]
-    truths: list[int] | list[GroundTruth]
+    truths: list[int] | list[NDArray[np.float32]] | list[GroundTruth]
+    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; objects."""
     annotated: list[CocoImage] | list[None]
     """Detection: what the annotations say of each image, its size among it."""
 
@@ -36,22 +49,35 @@ def read_evaluation_set(
     *,
     split: str = "val",
     annotations: str | Path | None = None,
+    multi_label: bool = False,
+    images: str | Path | None = None,
 ) -> EvaluationSet:
     """Read the images of one split with their truths.
 
     Args:
         task: what the truths are.
-        data: root of the data set.
+        data: root of the data set; for classification also a CSV file with a column ``image`` of paths, and one
+            ``label`` of class names. For a multi-label model its further columns are one of 0 and 1 for each class, or
+            a single one that names the classes of an image, parted by ``|``.
         class_names: the model's classes; the data's are found among them by name, in whatever order.
-        split: which part of the data; ``all`` for the whole of a folder of classes that has no parts.
+        split: which part of the data; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
+            evaluated whole.
         annotations: detection: the COCO JSON file, where it is not in its usual place under ``data``.
+        multi_label: the model gives an image any number of classes.
+        images: the folder that the paths in a CSV file are taken from; its own where absent.
 
     Raises:
         DataError: the data cannot be read, has no such part, or has classes that the model does not know.
     """
     root = Path(data)
+    if task == "classification" and (root.is_file() or root.suffix.lower() == ".csv"):
+        return _read_csv(root, class_names, multi_label, root.parent if images is None else Path(images))
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder")
+    if multi_label:
+        raise DataError(
+            f"{root}: is a folder; a multi-label model is evaluated on a CSV file, which names several classes"
+        )
     if task == "classification":
         return _read_labelled(root, class_names, split)
     if task == "detection":
@@ -75,6 +101,38 @@ def _read_labelled(root: Path, class_names: Sequence[str], split: str) -> Evalua
     index_of = _indices(folder.class_names, class_names, root)
     paths, labels = [image.path for image in folder.val], [index_of[image.label] for image in folder.val]
     return EvaluationSet(paths, labels, [None] * len(paths))
+
+
+def _read_csv(file: Path, class_names: Sequence[str], multi_label: bool, images: Path) -> EvaluationSet:
+    if not file.is_file():
+        raise DataError(f"{file}: there is no such CSV file")
+    if not multi_label:
+        table = read_table(file, [IMAGE_COLUMN, LABEL_COLUMN])
+        names = read_labels(table, LABEL_COLUMN)
+        unique = list(dict.fromkeys(names))
+        index_of = dict(zip(unique, _indices(unique, class_names, file), strict=True))
+        paths = image_paths(table, IMAGE_COLUMN, images)
+        return EvaluationSet(paths, [index_of[name] for name in names], [None] * len(paths))
+    table = read_table(file, [IMAGE_COLUMN])
+    layout = _layout(table, class_names)
+    theirs, labels = read_multi_labels(table, layout)
+    indices = _indices(theirs, class_names, file)
+    absent = [name for name in class_names if name not in theirs]
+    if layout.names is None and absent:
+        raise DataError(
+            f"{file}: has no column for {', '.join(absent[:8])} ({len(absent)} of the model's {len(class_names)} "
+            "classes), so whether its images have them is not known"
+        )
+    truths = np.zeros((len(labels), len(class_names)), dtype=np.float32)
+    truths[:, indices] = labels
+    paths = image_paths(table, IMAGE_COLUMN, images)
+    return EvaluationSet(paths, list(truths), [None] * len(paths))
+
+
+def _layout(table: Table, class_names: Sequence[str]) -> LabelColumns:
+    """A single further column that is none of the model's classes names them."""
+    further = [name for name in table.columns if name != IMAGE_COLUMN]
+    return LabelColumns(names=further[0]) if len(further) == 1 and further[0] not in class_names else LabelColumns()
 
 
 def _read_boxed(root: Path, class_names: Sequence[str], split: str, annotations: str | Path | None) -> EvaluationSet:

@@ -1,8 +1,12 @@
 import json
+from contextlib import nullcontext as nothing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from autotimm.data import ImageDataModule, MultiLabelImageDataModule
 from autotimm.evaluation import read_evaluation_set
 from autotimm.runtime.errors import ConfigError, DataError
 
@@ -63,3 +67,75 @@ def test_mistakes(tmp_path: Path, boxed_images: Path) -> None:
         read_evaluation_set("detection", boxed_images, ("cat", "fox"), split="test")
     with pytest.raises(ConfigError, match="semantic_segmentation"):
         read_evaluation_set("semantic_segmentation", tmp_path, NAMES)
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    (tmp_path / "pictures").mkdir()
+    for name in "abc":
+        Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / f"{name}.png")
+    return tmp_path
+
+
+def write(file: Path, *lines: str) -> Path:
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+def test_a_csv_file_is_evaluated_as_the_data_module_reads_it(listed: Path) -> None:
+    lines = ["image,label", "pictures/a.png,green", "pictures/b.png,red", "pictures/c.png,green"]
+    file = write(listed / "val.csv", *lines)
+    samples = read_evaluation_set("classification", file, NAMES)
+    assert [NAMES[truth] for truth in samples.truths] == ["green", "red", "green"]
+    data = ImageDataModule(listed, train_csv=file, val_csv=file)
+    assert [(path, data.class_names[label]) for path, label in data.validation_samples()] == [
+        (path, NAMES[truth]) for path, truth in zip(samples.paths, samples.truths, strict=True)
+    ]
+    elsewhere = write(listed / "pictures" / "other.csv", *lines)
+    assert read_evaluation_set("classification", elsewhere, NAMES, images=listed).paths == samples.paths
+    with pytest.raises(DataError, match="3 of 3 images are not there"):
+        read_evaluation_set("classification", elsewhere, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("lines", "options"),
+    [
+        (("image,green,blue,violet,red", "pictures/a.png,1,0,0,1", "pictures/b.png,0,0,0,0"), {}),
+        (("image,labels", "pictures/a.png,red|green", "pictures/b.png,"), {"label_column": "labels"}),
+    ],
+)
+def test_classes_of_a_multi_label_csv_are_found_by_name(listed: Path, lines: tuple[str, ...], options: dict) -> None:
+    file = write(listed / "val.csv", *lines)
+    samples = read_evaluation_set("classification", file, NAMES, multi_label=True)
+    assert [truth.tolist() for truth in samples.truths] == [[1, 0, 1, 0], [0, 0, 0, 0]]
+    assert samples.truths[0].dtype == np.float32
+    with pytest.warns(UserWarning, match="no image has the class") if not options else nothing():
+        data = MultiLabelImageDataModule(listed, train_csv=file, val_csv=file, **options)
+        for (_, label), truth in zip(data.validation_samples(), samples.truths, strict=True):
+            assert {data.class_names[index] for index in np.flatnonzero(label)} == {
+                NAMES[index] for index in np.flatnonzero(truth)
+            }
+
+
+@pytest.mark.parametrize(
+    ("multi_label", "lines", "says"),
+    [
+        (False, ("image,label", "pictures/a.png,black"), "does not know: black"),
+        (False, ("image,class", "pictures/a.png,red"), r"no column 'label'; its columns are image, class"),
+        (True, ("image,red,green", "pictures/a.png,1,0"), r"no column for violet, blue \(2 of the model's 4"),
+        (True, ("image,red,violet,green,blue,black", "pictures/a.png,1,0,0,0,0"), "does not know: black"),
+        (True, ("image,red,violet,green,blue", "pictures/a.png,1,0,0,yes"), "'blue' are not 0 or 1, .* 'yes'"),
+        (True, ("image", "pictures/a.png"), "no labels"),
+    ],
+)
+def test_mistakes_in_a_csv(listed: Path, multi_label: bool, lines: tuple[str, ...], says: str) -> None:
+    file = write(listed / "val.csv", *lines)
+    with pytest.raises(DataError, match=says):
+        read_evaluation_set("classification", file, NAMES, multi_label=multi_label)
+
+
+def test_files_that_are_not_there(listed: Path, color_images: Path) -> None:
+    with pytest.raises(DataError, match="no such CSV file"):
+        read_evaluation_set("classification", listed / "none.csv", NAMES)
+    with pytest.raises(DataError, match="evaluated on a CSV file"):
+        read_evaluation_set("classification", color_images, NAMES, multi_label=True)
