@@ -4,5 +4,14 @@ from autotimm.metrics.build import TaskMetric, build_metric
 from autotimm.metrics.classification import ClassificationMetric
 from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
+from autotimm.metrics.multi_label import MultiLabelMetric
 
-__all__ = ["ClassificationMetric", "DetectionMetric", "MetricConfig", "Stage", "TaskMetric", "build_metric"]
+__all__ = [
+    "ClassificationMetric",
+    "DetectionMetric",
+    "MetricConfig",
+    "MultiLabelMetric",
+    "Stage",
+    "TaskMetric",
+    "build_metric",
+]

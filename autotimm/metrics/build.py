@@ -10,6 +10,7 @@ import torch
 from autotimm.metrics.classification import ClassificationMetric
 from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
+from autotimm.metrics.multi_label import MultiLabelMetric
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
 from autotimm.runtime.results import Result
@@ -53,12 +54,13 @@ def build_metric(
         stage: those among them that are not for this stage are left out.
 
     Raises:
-        ConfigError: a task that cannot be measured yet.
+        ConfigError: a task that cannot be measured yet, or a further metric that cannot be made.
     """
-    if multi_label or extra:
-        raise ConfigError("multi-label metrics and further metrics are not there yet")
+    further = [metric for metric in extra if stage in metric.stages]
+    if task == "classification" and multi_label:
+        return MultiLabelMetric(num_classes, threshold=threshold, class_names=class_names, extra=further)
     if task == "classification":
-        return ClassificationMetric(num_classes)
+        return ClassificationMetric(num_classes, class_names=class_names, extra=further)
     if task == "detection":
-        return DetectionMetric(num_classes)
+        return DetectionMetric(num_classes, class_names=class_names, extra=further)
     raise ConfigError(f"evaluation of {task} is not there yet")

@@ -49,5 +49,5 @@ def test_reset_forgets() -> None:
 
 
 def test_results_and_truths_must_pair() -> None:
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="1 results, but 0 truths"):
         ClassificationMetric(2).update(results_of(np.array([[0.9, 0.1]])), [])
