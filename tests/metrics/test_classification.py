@@ -51,3 +51,34 @@ def test_reset_forgets() -> None:
 def test_results_and_truths_must_pair() -> None:
     with pytest.raises(ValueError, match="1 results, but 0 truths"):
         ClassificationMetric(2).update(results_of(np.array([[0.9, 0.1]])), [])
+
+
+def test_the_confusion_matrix_has_the_truth_in_its_rows() -> None:
+    metric = ClassificationMetric(3)
+    with pytest.raises(DataError, match="empty"):
+        metric.confusion()
+    metric.update(results_of(np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])), [1, 1])
+    metric.update(results_of(np.array([[0.1, 0.2, 0.7]])), [2])
+    assert metric.confusion().tolist() == [[0, 0, 0], [1, 0, 1], [0, 0, 1]]
+    assert metric.confusion().dtype == np.int64
+
+
+@pytest.mark.parametrize("truth", range(8))
+def test_of_equal_probabilities_the_first_counts(truth: int) -> None:
+    tied = np.array([[0.05, 0.15, 0.15, 0.05, 0.15, 0.15, 0.15, 0.15]])
+    order = np.argsort(-tied[0], kind="stable")
+    metric = ClassificationMetric(8)
+    metric.update(results_of(tied), [truth])
+    values = metric.compute()
+    assert values["accuracy"] == (truth == order[0])
+    assert values["top5_accuracy"] == (truth in order[:5])
+    assert metric.confusion()[truth, 1] == 1
+
+
+def test_a_large_number_of_classes_needs_no_matrix() -> None:
+    """Of 30,000 classes it would have 7 GB."""
+    metric = ClassificationMetric(30_000)
+    row = np.zeros((1, 30_000), dtype=np.float32)
+    row[0, 7] = 1
+    metric.update(results_of(row), [7])
+    assert metric.compute() == {"accuracy": 1.0, "macro_accuracy": 1.0, "top5_accuracy": 1.0}
