@@ -121,7 +121,7 @@ def _open(factory: Any, root: Path, split: str) -> Any:
         and name not in ("root", "split", "train")
         and parameter.kind is not parameter.VAR_KEYWORD
     ]
-    if further or {"split", "train"} <= set(parameters):
+    if further:
         raise ConfigError(f"torchvision's {factory.__name__} cannot be used here: it needs more than root and split")
     if "train" in parameters:
         choices: Sequence[dict[str, Any]] = [] if split == "val" else [{"train": split == "train"}]

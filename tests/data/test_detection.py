@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from pytorch_lightning.utilities import move_data_to_device
 
-from autotimm.data import DetectionDataModule
+from autotimm.data import BadImageWarning, DetectionDataModule
 from autotimm.data.batch import DetectionBatch
-from autotimm.runtime.errors import DataError
+from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.runtime.images import load_image
 from autotimm.runtime.preprocess import Preprocess
 from autotimm.runtime.resize import fit_image
@@ -146,3 +146,27 @@ def test_a_corrupt_image_is_named(root: Path) -> None:
     data.use_preprocess(PREPROCESS)
     with pytest.raises(DataError, match=r"training image .*\d\.png"):
         next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_images_can_be_passed_over(root: Path, workers: int) -> None:
+    for split in ("train", "val"):
+        (root / "images" / split / "1.png").write_bytes(b"")
+        Image.new("RGB", (40, 80)).save(root / "images" / split / "2.png")
+    data = DetectionDataModule(root, batch_size=5, num_workers=workers, augmentation="none", bad_images="skip")
+    data.use_preprocess(PREPROCESS)
+    with pytest.warns(BadImageWarning) as caught:
+        (batch,) = data.train_dataloader()
+    assert len(caught) == 2
+    assert sorted(Path(path).name for path in batch.paths) == ["0.png", "3.png", "3.png", "3.png", "4.png"]
+    assert [len(boxes) for boxes in batch.boxes] == [len(labels) for labels in batch.labels]
+    with pytest.warns(BadImageWarning) as caught:
+        (batch,) = data.val_dataloader()
+    assert ["annotations are for" in str(warning.message) for warning in caught] == [False, True]
+    assert [Path(path).name for path in batch.paths] == ["0.png", "3.png"]
+    assert (len(batch.truths), len(batch.placements)) == (2, 2)
+
+
+def test_augmentation_that_would_lose_the_boxes(root: Path) -> None:
+    with pytest.raises(ConfigError, match="default, light, none"):
+        DetectionDataModule(root, augmentation="randaugment")
