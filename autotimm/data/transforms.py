@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
@@ -138,7 +138,18 @@ def _timm_policy(policy: str, settings: dict[str, Any]) -> ImageTransform:
     else:
         build = auto_augment.auto_augment_transform
     transform: ImageTransform = build(policy, settings)
+    operations = getattr(transform, "ops", None) or [
+        step for steps in getattr(transform, "policy", ()) for step in steps
+    ]
+    for operation in operations:
+        if operation.aug_fn is auto_augment.posterize:
+            operation.aug_fn = _posterize
     return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """Timm's, but for 0 bits: Pillow 13 refuses them, and older ones gave a black image, which teaches nothing."""
+    return image if bits >= 8 else ImageOps.posterize(image, max(1, bits))
 
 
 def _check_policy(policy: str) -> None:

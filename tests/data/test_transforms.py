@@ -70,6 +70,14 @@ def test_light_is_the_evaluations_resize_or_its_mirror_image() -> None:
     assert seen == {plain.tobytes(), mirrored.tobytes()}
 
 
+@pytest.mark.parametrize(
+    "policy", ["rand-m10-n8-p1-inc1", "rand-m0-n8-p1", "augmix-m10-mstd3", "v0", "v0r", "originalr"]
+)
+def test_timms_policies_are_taken_to_their_extremes(policy: str) -> None:
+    for seed in range(40):
+        augment_labelled(picture(), CROP, check_augmentation(policy), seed)
+
+
 @pytest.mark.parametrize("augmentation", [*PRESETS, "augmix"])
 def test_extreme_images(augmentation: str) -> None:
     for shape in ((1, 1), (1, 300), (300, 1)):
