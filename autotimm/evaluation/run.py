@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from autotimm.data.detection import check_size
+from autotimm.evaluation.fitting import check_data_fits
+from autotimm.evaluation.report import EvaluationReport
 from autotimm.evaluation.samples import read_evaluation_set
-from autotimm.metrics import ClassificationMetric, DetectionMetric
+from autotimm.metrics import MetricConfig, Stage, build_metric
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.task import TaskModel
-from autotimm.models.torch_backend import predictor_of
+from autotimm.models.torch_backend import TorchBackend, predictor_of
 from autotimm.runtime import Predictor, is_artifact, load
 from autotimm.runtime.errors import DataError, ImageError
-
-T = TypeVar("T")
 
 
 def evaluate(
@@ -24,38 +25,94 @@ def evaluate(
     *,
     split: str = "val",
     annotations: str | Path | None = None,
+    images: str | Path | None = None,
+    metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> dict[str, float]:
     """The metrics of a model's task on a data set.
 
     Args:
         model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
-        data: root of the data set: an image folder, or COCO images and annotations.
-        split: which part of it; ``all`` for the whole of a folder of classes that has no parts.
+        data: root of the data set: an image folder, or COCO images and annotations; for classification also a CSV
+            file, as ``ImageDataModule`` and ``MultiLabelImageDataModule`` read them.
+        split: which part of it; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
+            evaluated whole.
         annotations: detection: the COCO JSON file, where it is not in its usual place under ``data``.
+        images: the folder that the paths in a CSV file are taken from; its own where absent.
+        metrics: further metrics, whatever their stages. Those of a checkpoint's training are measured anyhow: what was
+            for validation on the split ``val``, what was for the test on any other data.
         progress: wraps the list of images, to show a progress bar.
 
     Returns:
-        Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection.
+        Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection and for
+        several labels an image; and the further ones.
 
     Raises:
-        DataError: the data cannot be read, an image of it is bad or of another size than its annotations, or it
-            has classes that the model does not know.
+        ConfigError: a further metric cannot be made or measured.
+        DataError: the data cannot be read, is not of the model's task, an image of it is bad or of another size than
+            its annotations, or it has classes that the model does not know.
     """
+    report = evaluation_report(
+        model, data, split=split, annotations=annotations, images=images, metrics=metrics, progress=progress
+    )
+    return report.metrics
+
+
+def evaluation_report(
+    model: TaskModel | Predictor | str | Path,
+    data: str | Path,
+    *,
+    split: str = "val",
+    annotations: str | Path | None = None,
+    images: str | Path | None = None,
+    metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
+    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+) -> EvaluationReport:
+    """What :func:`evaluate` gives, and beside it the confusion matrix; the arguments are the same."""
     if isinstance(model, str | Path):
         if is_artifact(model):
             with load(model) as predictor:
-                return evaluate(predictor, data, split=split, annotations=annotations, progress=progress)
+                return evaluation_report(
+                    predictor,
+                    data,
+                    split=split,
+                    annotations=annotations,
+                    images=images,
+                    metrics=metrics,
+                    progress=progress,
+                )
         model = load_checkpoint(model)
     predictor = predictor_of(model) if isinstance(model, TaskModel) else model
-    names = predictor.manifest.class_names
-    samples = read_evaluation_set(predictor.manifest.task, data, names, split=split, annotations=annotations)
-    metric = (DetectionMetric if predictor.manifest.task == "detection" else ClassificationMetric)(len(names))
+    manifest = predictor.manifest
+    names = manifest.class_names
+    multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
+    stage: Stage = "val" if split == "val" and Path(data).is_dir() else "test"
+    metric = build_metric(
+        manifest.task,
+        len(names),
+        class_names=names,
+        multi_label=multi_label,
+        threshold=manifest.thresholds.get("score", 0.5),
+        extra=_further(predictor, [MetricConfig.of(one) for one in metrics], stage),
+        stage=stage,
+    )
+    check_data_fits(manifest.task, data, annotations)
+    samples = read_evaluation_set(
+        manifest.task, data, names, split=split, annotations=annotations, multi_label=multi_label, images=images
+    )
     results = predictor.stream(progress(samples.paths))
     for result, truth, annotated in zip(results, samples.truths, samples.annotated, strict=True):
         if isinstance(result, ImageError):
             raise DataError(f"an image of the data cannot be read: {result}")
         if annotated is not None:
             check_size(annotated, result.image_size)
-        metric.update([result], [truth])  # type: ignore[list-item]  # both follow from the task
-    return metric.compute()
+        metric.update([result], [truth])
+    return EvaluationReport(metric.compute(), names, len(samples), metric)
+
+
+def _further(predictor: Predictor, given: Sequence[MetricConfig], stage: Stage) -> list[MetricConfig]:
+    """The metrics to measure beside the task's own; one that is given stands for a checkpoint's of the same name."""
+    model = predictor.backend.model if isinstance(predictor.backend, TorchBackend) else None
+    replaced = {config.name for config in given}
+    trained = [config for config in model.metrics if config.name not in replaced] if model is not None else []
+    return [*trained, *(replace(config, stages=(stage,)) for config in given)]

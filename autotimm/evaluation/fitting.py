@@ -1,0 +1,71 @@
+"""Whether some data can be of a model's task, by what lies in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autotimm.runtime.errors import DataError
+from autotimm.runtime.images import EXTENSIONS
+from autotimm.runtime.manifest import Task
+
+
+def check_data_fits(task: Task, data: str | Path, annotations: str | Path | None = None) -> None:
+    """Say it where data are of another task than the model. What is wrong within them is found when they are read.
+
+    Args:
+        task: of the model.
+        data: a folder or a CSV file, which may not exist.
+        annotations: the COCO JSON file, where one was named.
+
+    Raises:
+        DataError: the data are of another task.
+    """
+    root = Path(data)
+    if task == "detection" and annotations is None:
+        if root.is_file():
+            raise DataError(
+                f"{root}: is a file of labels, but the model is a detector: give a folder with images and COCO "
+                "annotations (annotations/val.json), or the JSON file as annotations (--annotations)"
+            )
+        if not _annotations(root) and (_holds_images(root) or _holds_split_images(root)):
+            raise DataError(
+                f"{root}: has images in folders of classes and no annotations of boxes, but the model is a detector: "
+                "give a folder with COCO annotations (annotations/val.json), or the JSON file as annotations "
+                "(--annotations)"
+            )
+    if task == "classification":
+        if annotations is not None:
+            raise DataError(
+                f"{annotations}: annotations of boxes were given, but the model is a classifier: give an image folder "
+                "or a CSV file of labels"
+            )
+        found = sorted(root.glob("annotations/*.json"))
+        if found and not _holds_split_images(root):
+            raise DataError(
+                f"{root}: has COCO annotations ({found[0].relative_to(root)}), but the model is a classifier: give a "
+                "folder with a subfolder of images for each class, or a CSV file of labels"
+            )
+
+
+def _annotations(root: Path) -> list[Path]:
+    return [*root.glob("annotations/*.json"), *root.glob("*.json")]
+
+
+def _holds_images(root: Path) -> bool:
+    """Whether there are images in folders ``CLASS``."""
+    return any(_is_image(file) for folder in _folders(root) for file in folder.iterdir())
+
+
+def _holds_split_images(root: Path) -> bool:
+    """Whether there are images in folders ``SPLIT/CLASS``; COCO's are in ``images/SPLIT`` or ``SPLIT``."""
+    return any(_holds_images(folder) for folder in _folders(root))
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return [folder for folder in root.iterdir() if folder.is_dir() and folder.name not in ("images", "annotations")]
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS and file.is_file()
