@@ -1,4 +1,6 @@
+import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,4 +51,48 @@ def test_mistakes(
     assert "does not know: violet (1 of 2); the model knows blue, green, red" in unknown
     absent = run("evaluate", classifier_artifact, "--data", color_images, "--split", "test")
     assert "no folder 'test'" in absent.complaint
-    assert "no annotations" in run("evaluate", detector_artifact, "--data", color_images).complaint
+    wrong_task = run("evaluate", detector_artifact, "--data", color_images).complaint
+    assert "no annotations of boxes, but the model is a detector: give a folder with COCO annotations" in wrong_task
+    unknown = run("evaluate", classifier_artifact, "--data", color_images, "--metric", "F1Scor").complaint
+    assert "did you mean F1Score" in unknown
+    no_matrix = run("evaluate", detector_artifact, "--data", boxed_images, "--confusion-matrix", tmp_path / "m.csv")
+    assert "is for classifiers" in no_matrix.complaint
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_further_metrics_and_the_confusion_matrix(
+    run: Run, classifier_artifact: Path, color_images: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "matrix.csv"
+    more = ("--metric", "AUROC", "--metric", "classification.MulticlassF1Score", "--confusion-matrix", file)
+    outcome = run("evaluate", classifier_artifact, "--data", color_images, "--json", "-", *more)
+    content = json.loads(outcome.out)
+    assert set(content["metrics"]) == {"accuracy", "macro_accuracy", "AUROC", "classification.MulticlassF1Score"}
+    assert (content["images"], content["class_names"]) == (12, ["blue", "green", "red"])
+    matrix = content["confusion_matrix"]
+    right = sum(matrix[index][index] for index in range(3))
+    assert right == pytest.approx(12 * content["metrics"]["accuracy"])
+    with file.open(newline="") as opened:
+        headings, *rows = csv.reader(opened)
+    assert headings == ["truth / prediction", "blue", "green", "red"]
+    assert rows == [[name, *map(str, row)] for name, row in zip(headings[1:], matrix, strict=True)]
+    shown = run("evaluate", classifier_artifact, "--data", color_images, *more)
+    assert [line.split() for line in shown.out.splitlines()[-3:]] == rows
+    assert f"wrote {file}" in shown.err
+
+
+def test_a_csv_file(run: Run, classifier_artifact: Path, color_images: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(color_images)},{path.parent.name}" for path in color_images.glob("val/*/*.png")]
+    (tmp_path / "val.csv").write_text("\n".join(["image,label", *rows]))
+    values = metrics(run, classifier_artifact, tmp_path / "val.csv", "--images", color_images)
+    assert values == metrics(run, classifier_artifact, color_images)
+
+
+def test_a_figure_that_is_not_defined(
+    run: Run, classifier_artifact: Path, color_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchmetrics.classification.MulticlassCohenKappa.compute", lambda self: math.nan)
+    values = metrics(run, classifier_artifact, color_images, "--metric", "CohenKappa")
+    assert values["CohenKappa"] is None
+    table = run("evaluate", classifier_artifact, "--data", color_images, "--metric", "CohenKappa").out
+    assert "not defined" in table

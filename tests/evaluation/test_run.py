@@ -4,12 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from autotimm.evaluation import evaluate
-from autotimm.models import YOLOXDetector, load_checkpoint
+from autotimm.evaluation import evaluate, evaluation_report
+from autotimm.export import export_to_onnx
+from autotimm.metrics import MetricConfig
+from autotimm.models import ImageClassifier, YOLOXDetector, load_checkpoint
 from autotimm.runtime import load
-from autotimm.runtime.errors import DataError
+from autotimm.runtime.errors import ConfigError, DataError
 
 
 def test_a_checkpoint_and_its_artifact_measure_the_same(
@@ -89,3 +93,121 @@ def test_the_ending_of_an_artifact_may_be_in_capitals(
 def test_the_module_is_not_hidden_by_the_function() -> None:
     assert inspect.ismodule(importlib.import_module("autotimm.evaluation").run)
     assert callable(evaluate)
+
+
+@pytest.fixture(scope="module")
+def tagger() -> ImageClassifier:
+    """A multi-label model with random weights that is not sure of anything."""
+    torch.manual_seed(1)
+    names = ["warm", "cold", "dark"]
+    model = ImageClassifier(
+        "test_resnet", 3, multi_label=True, threshold=0.45, pretrained=False, class_names=names, lr=1e-3
+    )
+    model.network.get_classifier().weight.data *= 40
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tags(color_images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, list[int]]]:
+    """A CSV file of several labels an image, and its content: 0 and 1 for dark, warm and cold."""
+    random = np.random.default_rng(0)
+    content = {path: random.integers(0, 2, 3).tolist() for path in sorted(color_images.glob("val/*/*.png"))}
+    rows = [f"{path.relative_to(color_images)},{','.join(map(str, labels))}" for path, labels in content.items()]
+    file = tmp_path_factory.mktemp("tags") / "tags.csv"
+    file.write_text("\n".join(["image,dark,warm,cold", *rows]))
+    return file, content
+
+
+def test_several_labels_an_image(
+    tagger: ImageClassifier, tags: tuple[Path, dict[Path, list[int]]], color_images: Path, tmp_path: Path
+) -> None:
+    file, content = tags
+    report = evaluation_report(tagger, file, images=color_images)
+    assert set(report.metrics) == {"map", "f1_macro", "f1_micro", "exact_match"}
+    checkpoint = tagger.save(tmp_path / "tagger.ckpt")
+    export_to_onnx(checkpoint, tmp_path / "tagger.onnx")
+    assert evaluate(tmp_path / "tagger.onnx", file, images=color_images) == pytest.approx(report.metrics, abs=1e-5)
+    counts = np.zeros((3, 2, 2), dtype=int)
+    right = 0
+    with load(tmp_path / "tagger.onnx") as predictor:
+        for path, (dark, warm, cold) in content.items():
+            found = set(predictor.predict(path).names)
+            truth = {name for name, there in (("warm", warm), ("cold", cold), ("dark", dark)) if there}
+            right += found == truth
+            for index, name in enumerate(("warm", "cold", "dark")):
+                counts[index, int(name in truth), int(name in found)] += 1
+    assert report.metrics["exact_match"] == pytest.approx(right / len(content))
+    assert report.confusion().tolist() == counts.tolist()
+    assert (counts.sum(axis=0) > 0).all()  # else the comparison says little
+    headings, first, *_ = report.confusion_table()
+    assert headings == ["label", "true_negative", "false_positive", "false_negative", "true_positive"]
+    assert first == ["warm", counts[0, 0, 0], counts[0, 0, 1], counts[0, 1, 0], counts[0, 1, 1]]
+
+
+def test_the_confusion_matrix(classifier_artifact: Path, color_images: Path) -> None:
+    report = evaluation_report(classifier_artifact, color_images)
+    matrix = report.confusion()
+    assert matrix.sum(axis=1).tolist() == [4, 4, 4]
+    assert np.trace(matrix) / report.images == pytest.approx(report.metrics["accuracy"])
+    with load(classifier_artifact) as predictor:
+        found = [predictor.predict(path).labels[0] for path in color_images.glob("val/green/*.png")]
+    assert matrix[1].tolist() == np.bincount(found, minlength=3).tolist()
+    assert report.confusion_table()[0] == ["truth / prediction", "blue", "green", "red"]
+    assert report.confusion_table()[2] == ["green", *matrix[1].tolist()]
+
+
+def test_a_detector_has_no_confusion_matrix(detector: YOLOXDetector, boxed_images: Path) -> None:
+    report = evaluation_report(detector, boxed_images)
+    assert not report.has_confusion
+    with pytest.raises(ConfigError, match="of classifiers only"):
+        report.confusion()
+
+
+def test_further_metrics(trained_checkpoint: Path, classifier_artifact: Path, color_images: Path) -> None:
+    """Those of a checkpoint belong to a stage each; those that are given are always measured."""
+    model = load_checkpoint(trained_checkpoint)
+    model.metrics = (
+        MetricConfig("f1", metric_class="MulticlassF1Score", stages=("val",)),
+        MetricConfig("auroc", metric_class="AUROC", stages=("test",)),
+        MetricConfig("kappa", metric_class="CohenKappa", stages=("train",)),
+    )
+    own = {"accuracy", "macro_accuracy"}
+    validated = evaluate(model, color_images)
+    assert set(validated) == own | {"f1"}
+    assert set(evaluate(model, color_images, split="train")) == own | {"auroc"}
+    given = {"name": "f1", "metric_class": "MulticlassF1Score", "stages": ["train"]}
+    assert evaluate(classifier_artifact, color_images, metrics=[given]) == pytest.approx(validated, abs=1e-6)
+    micro = MetricConfig("f1", metric_class="MulticlassF1Score", params={"average": "micro"})
+    replaced = evaluate(model, color_images, metrics=[micro])
+    assert replaced["f1"] == pytest.approx(replaced["accuracy"])
+
+
+def test_a_csv_file_of_labels_and_its_folder_measure_the_same(
+    trained_checkpoint: Path, color_images: Path, tmp_path: Path
+) -> None:
+    rows = [f"{path.relative_to(color_images)},{path.parent.name}" for path in color_images.glob("val/*/*.png")]
+    (tmp_path / "val.csv").write_text("\n".join(["image,label", *rows]))
+    values = evaluate(trained_checkpoint, tmp_path / "val.csv", images=color_images)
+    assert values == pytest.approx(evaluate(trained_checkpoint, color_images))
+
+
+def test_data_of_another_task(
+    trained_checkpoint: Path, detector: YOLOXDetector, color_images: Path, boxed_images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "val.csv").write_text("image,label\n")
+    annotations = boxed_images / "annotations" / "val.json"
+    for data in (color_images, color_images / "val"):
+        with pytest.raises(DataError, match=r"in folders of classes .* but the model is a detector: give a folder"):
+            evaluate(detector, data)
+    with pytest.raises(DataError, match="is a file of labels, but the model is a detector"):
+        evaluate(detector, tmp_path / "val.csv")
+    with pytest.raises(DataError, match=r"COCO annotations \(annotations.val\.json\), but the model is a classifier"):
+        evaluate(trained_checkpoint, boxed_images)
+    with pytest.raises(DataError, match=r"val\.json: annotations of boxes were given, but the model is a classifier"):
+        evaluate(trained_checkpoint, color_images, annotations=annotations)
+    shutil.copytree(boxed_images / "images" / "val", tmp_path / "val2017")
+    (tmp_path / "annotations").mkdir()
+    shutil.copy(annotations, tmp_path / "annotations" / "instances_val2017.json")
+    with pytest.raises(DataError, match="but the model is a classifier"):
+        evaluate(trained_checkpoint, tmp_path)
+    assert evaluate(detector, tmp_path)["map"] > 0.9
