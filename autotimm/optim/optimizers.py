@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm.optim
 import torch
 from torch import nn
 
+from autotimm.optim.learning_rates import learning_rate_scales
 from autotimm.runtime.errors import ConfigError
 
 _TORCH_ONLY: dict[str, type[torch.optim.Optimizer]] = {"asgd": torch.optim.ASGD, "rprop": torch.optim.Rprop}
@@ -32,20 +33,31 @@ def build_optimizer(
     lr: float,
     weight_decay: float,
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    layer_decay: float | None = None,
+    lr_scales: Mapping[str, float] | None = None,
+    include_frozen: bool = False,
 ) -> torch.optim.Optimizer:
     """An optimizer over the trainable parameters of a model.
 
     Args:
         model: frozen parameters (``requires_grad=False``) are left out.
         name: one of :func:`list_optimizers`, or ``{"class": "dotted.path", "params": {...}}``.
-        lr: learning rate of every group.
+        lr: learning rate; of each group times its factor.
         weight_decay: of the weights; norms, biases and what the backbone exempts get none.
         kwargs: further arguments of the optimizer's class, such as ``betas`` or ``momentum``.
+        layer_decay: factor on the learning rate from each layer to the one below: :func:`learning_rate_scales`.
+        lr_scales: factors on the learning rate by the beginning of the parameter's name.
+        include_frozen: take frozen parameters too, which will be trained later. Without gradients they stay.
 
     Raises:
         ConfigError: unknown name (near matches are named) or arguments, or nothing to train.
     """
-    groups = parameter_groups(model, weight_decay)
+    scales = learning_rate_scales(model, layer_decay, lr_scales)
+    groups = [
+        {"params": group.params, "weight_decay": group.weight_decay, "lr": lr * group.lr_scale}
+        for group in parameter_groups(model, weight_decay, scales, include_frozen)
+    ]
     options = dict(kwargs or {})
     if isinstance(name, Mapping):
         path, params = class_and_params("optimizer", name)
@@ -64,32 +76,55 @@ def build_optimizer(
     return optimizer
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split trainable parameters as the official YOLOX does: norm weights, other weights, biases.
+class ParameterGroup(NamedTuple):
+    """Parameters that are treated alike."""
 
-    Only the second group is decayed. Parameters with fewer than two dimensions count as norm weights (layer scale,
+    params: list[nn.Parameter]
+    weight_decay: float
+    lr_scale: float
+
+
+def parameter_groups(
+    model: nn.Module,
+    weight_decay: float,
+    lr_scales: Mapping[str, float] | None = None,
+    include_frozen: bool = False,
+) -> list[ParameterGroup]:
+    """Split parameters as the official YOLOX does: norm weights, other weights, biases; and each by learning rate.
+
+    Only the second kind is decayed. Parameters with fewer than two dimensions count as norm weights (layer scale,
     learned temperatures), and so do those that a timm network names in its ``no_weight_decay()``.
+
+    Args:
+        model: whose parameters.
+        weight_decay: of the second kind.
+        lr_scales: factor on the learning rate by parameter name; 1 where absent. The fastest come first.
+        include_frozen: with those of ``requires_grad=False``.
 
     Raises:
         ConfigError: every parameter is frozen.
     """
     exempt = _exempt_from_decay(model)
-    norms: list[nn.Parameter] = []
-    weights: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("there is nothing to train: every parameter of the model is frozen")
+    kinds: dict[tuple[float, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
+        if not (parameter.requires_grad or include_frozen):
             continue
         if name.rpartition(".")[2] == "bias":
-            biases.append(parameter)
+            kind = _BIASES
         elif parameter.ndim < 2 or name in exempt:
-            norms.append(parameter)
+            kind = _NORMS
         else:
-            weights.append(parameter)
-    groups = [(norms, 0.0), (weights, weight_decay), (biases, 0.0)]
-    if not any(group for group, _ in groups):
-        raise ConfigError("there is nothing to train: every parameter of the model is frozen")
-    return [{"params": group, "weight_decay": decay} for group, decay in groups if group]
+            kind = _WEIGHTS
+        kinds.setdefault(((lr_scales or {}).get(name, 1.0), kind), []).append(parameter)
+    return [
+        ParameterGroup(kinds[scale, kind], weight_decay if kind == _WEIGHTS else 0.0, scale)
+        for scale, kind in sorted(kinds, key=lambda key: (-key[0], key[1]))
+    ]
+
+
+_NORMS, _WEIGHTS, _BIASES = range(3)
 
 
 def _exempt_from_decay(model: nn.Module) -> set[str]:

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from autotimm.optim.optimizers import check_options, class_and_params, import_class
+from autotimm.optim.plateau import Plateau
 from autotimm.runtime.errors import ConfigError
 
 Factor = Callable[[int], float]
@@ -51,7 +53,7 @@ def build_scheduler(
     Args:
         optimizer: whose learning rates are the schedule's peak.
         scheduler: one of :func:`list_schedulers`, or ``{"class": "dotted.path", "params": {...}}``, which is stepped
-            once an epoch. ``None`` is ``"none"``.
+            once an epoch, or after each optimizer step with ``"interval": "step"``. ``None`` is ``"none"``.
         trainer: says how many steps and epochs there will be, and which metric a plateau is seen by.
         kwargs: arguments of the schedule.
 
@@ -63,12 +65,7 @@ def build_scheduler(
     """
     options = dict(kwargs or {})
     if isinstance(scheduler, Mapping):
-        path, params = class_and_params("scheduler", scheduler)
-        try:
-            built = import_class("scheduler", path)(optimizer, **params, **options)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"scheduler {path} cannot be built with {params | options}: {error}") from error
-        return {"scheduler": built, "interval": "epoch", "name": "lr"}
+        return _from_class(optimizer, scheduler, options)
     if scheduler is None or scheduler == "none":
         return None
     if scheduler == "plateau":
@@ -77,6 +74,24 @@ def build_scheduler(
         raise ConfigError.unknown("scheduler", scheduler, list_schedulers())
     factor = schedule_factor(scheduler, horizon_of(trainer), options)
     return {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step", "name": "lr"}
+
+
+def _from_class(
+    optimizer: torch.optim.Optimizer, description: Mapping[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    interval = description.get("interval", "epoch")
+    if interval not in ("epoch", "step"):
+        raise ConfigError(f"the interval of a scheduler is {interval!r}, but must be epoch or step")
+    path, params = class_and_params(
+        "scheduler", {name: value for name, value in description.items() if name != "interval"}
+    )
+    try:
+        built = import_class("scheduler", path)(optimizer, **params, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"scheduler {path} cannot be built with {params | options}: {error}") from error
+    if isinstance(built, ReduceLROnPlateau):
+        raise ConfigError(f"scheduler {path} goes by a metric: name it plateau, with its arguments as scheduler_kwargs")
+    return {"scheduler": built, "interval": interval, "name": "lr"}
 
 
 def schedule_factor(name: str, horizon: Horizon, options: Mapping[str, Any]) -> Factor:
@@ -99,7 +114,11 @@ def horizon_of(trainer: pl.Trainer) -> Horizon:
     total = trainer.estimated_stepping_batches
     if total == math.inf:
         raise ConfigError("a schedule needs to know how long the training is: give max_epochs or max_steps")
+    if trainer.num_training_batches == math.inf:  # with max_steps Lightning has not looked at the data yet
+        trainer.fit_loop.setup_data()
     batches = float(trainer.num_training_batches)
+    if batches == math.inf:
+        raise ConfigError("a schedule goes by epochs, and this data has no length: give limit_train_batches")
     return Horizon(max(1, int(total)), max(1.0, math.ceil(batches / trainer.accumulate_grad_batches)))
 
 
@@ -116,7 +135,7 @@ def step(horizon: Horizon, *, step_size: float | None = None, gamma: float = 0.1
     if every <= 0:
         raise ConfigError(f"step_size is {every}, but must be a positive number of epochs")
     warmup = _warmup_steps(horizon, warmup_epochs)
-    return _with_warmup(warmup, lambda done: gamma ** int(done / horizon.steps_per_epoch / every))
+    return _with_warmup(warmup, lambda done: gamma ** _whole(done / horizon.steps_per_epoch / every))
 
 
 def multistep(
@@ -134,7 +153,7 @@ def multistep(
 def exponential(horizon: Horizon, *, gamma: float = 0.95, warmup_epochs: float = 0.0) -> Factor:
     """Times ``gamma`` after every epoch."""
     warmup = _warmup_steps(horizon, warmup_epochs)
-    return _with_warmup(warmup, lambda done: gamma ** int(done / horizon.steps_per_epoch))
+    return _with_warmup(warmup, lambda done: gamma ** _whole(done / horizon.steps_per_epoch))
 
 
 def onecycle(
@@ -249,6 +268,11 @@ def _half_cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
 
+def _whole(quotient: float) -> int:
+    """The whole part, where division has left a whole number a little short (.3 / .1 is 2.9999999999999996)."""
+    return math.floor(quotient + 1e-9)
+
+
 def _warmup_steps(horizon: Horizon, epochs: float) -> int:
     if epochs < 0:
         raise ConfigError(f"warmup_epochs is {epochs}, but must not be negative")
@@ -265,13 +289,12 @@ def _plateau(optimizer: torch.optim.Optimizer, trainer: pl.Trainer, options: dic
     monitor = options.pop("monitor", None) or getattr(trainer.lightning_module, "monitor", None)
     if monitor is None:
         raise ConfigError("scheduler plateau needs to know which metric to watch: scheduler_kwargs={'monitor': NAME}")
+    warmup = options.pop("warmup_epochs", 0.0)
     options.setdefault("mode", "min" if "loss" in monitor else "max")
-    reduce = torch.optim.lr_scheduler.ReduceLROnPlateau
-    check_options("option of scheduler plateau,", options, inspect.signature(reduce), skip=1)
-    return {
-        "scheduler": reduce(optimizer, **options),
-        "interval": "epoch",
-        "frequency": trainer.check_val_every_n_epoch or 1,
-        "monitor": monitor,
-        "name": "lr",
-    }
+    check_options("option of scheduler plateau,", options, inspect.signature(ReduceLROnPlateau), skip=1)
+    warmup_steps = _warmup_steps(horizon_of(trainer), warmup) if warmup else 0
+    try:
+        plateau = Plateau(optimizer, monitor, warmup_steps, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"scheduler plateau cannot be built with {options}: {error}") from error
+    return {"scheduler": plateau, "interval": "step", "name": "lr"}

@@ -54,10 +54,66 @@ def test_groups_are_those_of_the_official_yolox_nano(shared: Path) -> None:
 def test_a_transformer_keeps_what_it_exempts_from_decay() -> None:
     wrapper = nn.Module()
     wrapper.network = timm.create_model("test_vit", pretrained=False, num_classes=2)
-    decayed = next(g for g in parameter_groups(wrapper, 0.05) if g["weight_decay"])["params"]
+    decayed = next(g for g in parameter_groups(wrapper, 0.05) if g.weight_decay).params
     assert wrapper.network.pos_embed.ndim == 3
     assert all(parameter is not wrapper.network.pos_embed for parameter in decayed)
     assert any(parameter is wrapper.network.blocks[0].attn.qkv.weight for parameter in decayed)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "convnext_atto", "test_resnet"])
+def test_layer_decay_is_timms(name: str) -> None:
+    wrapper = nn.Module()
+    network = wrapper.network = timm.create_model(name, pretrained=False, num_classes=2)
+    wrapper.other = nn.Linear(2, 2)
+    scale = {
+        id(parameter): group["lr_scale"]
+        for group in timm.optim.param_groups_layer_decay(network, layer_decay=0.7)
+        for parameter in group["params"]
+    }
+    optimizer = build_optimizer(wrapper, "adamw", 0.1, 0.05, layer_decay=0.7)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert len({round(rate, 9) for rate in rates.values()}) > 3
+    for parameter in wrapper.parameters():
+        assert rates[id(parameter)] == pytest.approx(0.1 * scale.get(id(parameter), 1.0))
+
+
+def test_parts_of_a_model_learn_at_their_own_rates() -> None:
+    """The longest prefix counts, layer decay comes on top, and a schedule keeps the ratios."""
+    wrapper = nn.Module()
+    wrapper.network = timm.create_model("test_vit", pretrained=False, num_classes=2)
+    scales = {"network.": 0.1, "network.head.": 1.0}
+    optimizer = build_optimizer(wrapper, "sgd", 0.5, 0.05, layer_decay=0.5, lr_scales=scales)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates[id(wrapper.network.head.weight)] == 0.5
+    last = len(wrapper.network.blocks) - 1
+    assert rates[id(wrapper.network.blocks[last].mlp.fc1.weight)] == pytest.approx(0.5 * 0.1 * 0.5)
+    before = [group["lr"] for group in optimizer.param_groups]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate / 2 for rate in before])
+
+
+def test_mistakes_in_learning_rates() -> None:
+    with pytest.raises(ConfigError, match="layer_decay is 1.5"):
+        build_optimizer(timm.create_model("test_vit"), "sgd", 0.1, 0.0, layer_decay=1.5)
+    with pytest.raises(ConfigError, match="layers timm can tell apart"):
+        build_optimizer(small_network(), "sgd", 0.1, 0.0, layer_decay=0.5)
+
+
+def test_frozen_parameters_can_be_taken_along() -> None:
+    """Without a gradient they stay as they are, weight decay or not; with one they learn."""
+    network = small_network()
+    network[0].requires_grad_(False)
+    optimizer = build_optimizer(network, "adamw", 0.1, 0.5, include_frozen=True)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    before = network[0].weight.detach().clone()
+    for trains in (False, True):
+        network[0].requires_grad_(trains)
+        network(torch.randn(2, 3, 6, 6)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.equal(network[0].weight, before) is not trains
 
 
 def test_frozen_parameters_are_left_out() -> None:

@@ -125,17 +125,54 @@ def test_the_yolox_recipe_ends_with_the_training() -> None:
     assert long(385 * 20) == 0.05 < long(384 * 20)
 
 
-def test_plateau_watches_the_models_metric() -> None:
-    config = build_scheduler(sgd(), "plateau", trainer(), {"patience": 0})
+def plateau_of(kwargs: dict[str, Any], optimizer: torch.optim.Optimizer | None = None) -> Any:
+    config = build_scheduler(optimizer or sgd(), "plateau", trainer(), kwargs)
     assert config is not None
-    assert (config["monitor"], config["interval"]) == ("val/map", "epoch")
-    plateau = config["scheduler"]
-    for value in (0.1, 0.2, 0.1):
-        plateau.step(value)
-    assert plateau.optimizer.param_groups[0]["lr"] == pytest.approx(LR / 10)
-    loss = build_scheduler(sgd(), "plateau", trainer(), {"monitor": "val/loss"})
-    assert loss is not None
-    assert loss["scheduler"].mode == "min"
+    assert config["interval"] == "step"
+    return config["scheduler"]
+
+
+def test_plateau_is_torchs() -> None:
+    values = [0.1, 0.2, 0.15, 0.19, 0.21, 0.2, 0.2, 0.2, 0.3, 0.1, 0.1, 0.1, 0.1]
+    options: dict[str, Any] = {"patience": 1, "factor": 0.3, "cooldown": 1, "min_lr": 0.01}
+    optimizer, expected = sgd(), sgd()
+    ours, theirs = plateau_of(options, optimizer), reference.ReduceLROnPlateau(expected, mode="max", **options)
+    for value in values:
+        optimizer.step()
+        ours.step()
+        ours.observe({"val/map": value, "val/other": 0.0})
+        theirs.step(value)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected.param_groups[0]["lr"])
+    assert optimizer.param_groups[0]["lr"] < LR / 10
+
+
+def test_plateau_watches_what_it_is_told_to_and_warms_up() -> None:
+    optimizer = sgd()
+    plateau = plateau_of({"monitor": "val/loss", "patience": 0, "warmup_epochs": 0.3}, optimizer)
+    assert run(optimizer, plateau, 5) == pytest.approx([LR / 4, LR / 2, 3 * LR / 4, LR, LR])
+    plateau.observe({"val/loss": 1.0})
+    plateau.observe({"val/loss": 1.1})
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(LR / 10)
+    with pytest.raises(ConfigError, match="did you mean val/los"):
+        plateau.observe({"val/los": 1.0})
+
+
+def test_a_plateau_goes_on_where_it_was() -> None:
+    first, second = sgd(), sgd()
+    one = plateau_of({"patience": 1}, first)
+    for value in (0.5, 0.4, 0.3, 0.3):
+        first.step()
+        one.step()
+        one.observe({"val/map": value})
+    other = plateau_of({"patience": 1}, second)
+    second.load_state_dict(first.state_dict())
+    other.load_state_dict(one.state_dict())
+    for optimizer, plateau in ((first, one), (second, other)):
+        optimizer.step()
+        plateau.step()
+        plateau.observe({"val/map": 0.3})
+    assert one.reduction == pytest.approx(0.01)
+    assert second.param_groups[0]["lr"] == first.param_groups[0]["lr"] == pytest.approx(LR / 100)
 
 
 def test_none_is_no_schedule() -> None:
@@ -148,6 +185,15 @@ def test_a_class_by_its_dotted_path() -> None:
     assert config is not None
     assert isinstance(config["scheduler"], reference.ConstantLR)
     assert config["interval"] == "epoch"
+    by_step = build_scheduler(sgd(), {**description, "interval": "step"}, trainer())
+    assert by_step is not None
+    assert by_step["interval"] == "step"
+
+
+def test_part_epochs_end_where_they_should() -> None:
+    """0.3 / 0.1 is 2.9999999999999996."""
+    factor = schedule_factor("step", Horizon(100, 10), {"step_size": 0.1, "gamma": 0.5})
+    assert [factor(step) for step in range(6)] == [1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125]
 
 
 @pytest.mark.parametrize("name", [name for name in list_schedulers() if name not in ("none", "plateau")])
@@ -183,6 +229,9 @@ def test_a_checkpoint_holds_no_horizon() -> None:
         ("step", {"step_size": 0}, "step_size"),
         ("yolox", {}, "lower warmup_epochs"),
         ({"class": "torch.optim.lr_scheduler.StepLR"}, {}, "step_size"),
+        ({"class": "torch.optim.lr_scheduler.StepLR", "interval": "day"}, {}, "must be epoch or step"),
+        ({"class": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, {}, "name it plateau"),
+        ("plateau", {"factor": 2.0}, "Factor should be"),
     ],
 )
 def test_mistakes_are_named(name: str | dict[str, Any], kwargs: dict[str, Any], says: str) -> None:
