@@ -13,19 +13,22 @@ from autotimm.version import __version__
 
 if TYPE_CHECKING:
     from autotimm import benchmarks, evaluation, export, runtime
-    from autotimm.data import DetectionDataModule, ImageDataModule
+    from autotimm.data import DetectionDataModule, ImageDataModule, MultiLabelImageDataModule
     from autotimm.evaluation import evaluate
     from autotimm.export import export_to_onnx, verify
+    from autotimm.metrics import MetricConfig
     from autotimm.models import (
         BackboneConfig,
         ImageClassifier,
         YOLOXDetector,
+        count_parameters,
         list_backbones,
         list_yolox_models,
         load_checkpoint,
+        seed_everything,
     )
     from autotimm.optim import list_optimizers, list_schedulers
-    from autotimm.training import AutoTrainer
+    from autotimm.training import AutoTrainer, LoggerConfig, TunerConfig
 
 _HOMES = {
     "AutoTrainer": "autotimm.training",
@@ -33,7 +36,12 @@ _HOMES = {
     "DetectionDataModule": "autotimm.data",
     "ImageClassifier": "autotimm.models",
     "ImageDataModule": "autotimm.data",
+    "LoggerConfig": "autotimm.training",
+    "MetricConfig": "autotimm.metrics",
+    "MultiLabelImageDataModule": "autotimm.data",
+    "TunerConfig": "autotimm.training",
     "YOLOXDetector": "autotimm.models",
+    "count_parameters": "autotimm.models",
     "evaluate": "autotimm.evaluation",
     "export_to_onnx": "autotimm.export",
     "list_backbones": "autotimm.models",
@@ -41,6 +49,7 @@ _HOMES = {
     "list_schedulers": "autotimm.optim",
     "list_yolox_models": "autotimm.models",
     "load_checkpoint": "autotimm.models",
+    "seed_everything": "autotimm.models",
     "verify": "autotimm.export",
 }
 _SUBPACKAGES = ("benchmarks", "evaluation", "export", "runtime")
@@ -51,9 +60,14 @@ __all__ = [
     "DetectionDataModule",
     "ImageClassifier",
     "ImageDataModule",
+    "LoggerConfig",
+    "MetricConfig",
+    "MultiLabelImageDataModule",
+    "TunerConfig",
     "YOLOXDetector",
     "__version__",
     "benchmarks",
+    "count_parameters",
     "evaluate",
     "evaluation",
     "export",
@@ -64,6 +78,7 @@ __all__ = [
     "list_yolox_models",
     "load_checkpoint",
     "runtime",
+    "seed_everything",
     "verify",
 ]
 

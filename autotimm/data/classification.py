@@ -38,9 +38,6 @@ class Sample(NamedTuple):
 class LabelledDataModule(VisionDataModule):
     """What the data modules of labelled images share; a subclass reads the data."""
 
-    multi_label: bool
-    """Whether an image has any number of classes, rather than one."""
-
     def __init__(
         self,
         root: str | Path,
@@ -134,7 +131,7 @@ class ImageDataModule(LabelledDataModule):
             takes the next one in its place, evaluation leaves it out.
     """
 
-    multi_label = False
+    kind = "classification"
 
     def __init__(
         self,

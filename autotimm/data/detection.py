@@ -54,6 +54,8 @@ class DetectionDataModule(VisionDataModule):
             passes over it with a warning: training takes the next one in its place, evaluation leaves it out.
     """
 
+    kind = "detection"
+
     def __init__(
         self,
         root: str | Path,

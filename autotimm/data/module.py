@@ -32,6 +32,8 @@ class VisionDataModule(pl.LightningDataModule, ABC):
     processes each one's loaders give its own share of the batches.
     """
 
+    kind: str
+    """What the labels are: ``classification``, ``multi-label classification`` or ``detection``."""
     collate: Callable[[list[Any]], Any]
 
     def __init__(
@@ -112,11 +114,16 @@ class VisionDataModule(pl.LightningDataModule, ABC):
         some validation images. In other stages it stays as it is.
 
         Raises:
-            DataError: the data cannot be read, or its classes are not the model's.
+            DataError: the data cannot be read, is for another task, or its classes are not the model's.
         """
         if self.trainer is None:
             return
         model: Any = self.trainer.lightning_module
+        wanted = getattr(model, "data_kind", self.kind)
+        if wanted != self.kind:
+            raise DataError(
+                f"{type(self).__name__} gives data for {self.kind}, but this {type(model).__name__} is for {wanted}"
+            )
         if isinstance(getattr(model, "preprocess", None), Preprocess):
             self.use_preprocess(model.preprocess)
         if stage == "fit" and hasattr(model, "bind_data"):

@@ -38,7 +38,7 @@ class MultiLabelImageDataModule(LabelledDataModule):
         bad_images: as of :class:`ImageDataModule`.
     """
 
-    multi_label = True
+    kind = "multi-label classification"
 
     def __init__(
         self,

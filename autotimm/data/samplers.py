@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
 from autotimm.runtime.errors import ConfigError, DataError
 
@@ -14,13 +14,15 @@ SampleKey = tuple[int, int]
 """Index of a sample, and the seed of its augmentation."""
 
 
-class SeededSampler(Sampler[SampleKey]):
+class SeededSampler(DistributedSampler[SampleKey]):
     """The order of training, with augmentation seeds that depend on nothing but the seed and the epoch.
 
     So a training gives the same batches with any number of worker processes, and a resumed one goes on with the
     batches of the epoch it resumes. Several processes share what one process with their summed batch would see: of
     each block of ``world_size * batch_size`` samples the process of rank r takes the r-th part. A last, incomplete
     block is left out, unless it is the only one: that is shared out as evenly as possible.
+
+    Of torch's class it has only the name, by which Lightning knows that it needs no sampler of Lightning's own.
 
     Args:
         length: number of samples.
@@ -107,11 +109,12 @@ class SeededSampler(Sampler[SampleKey]):
         return range(first, end)
 
 
-class ShardSampler(SequentialSampler):
+class ShardSampler(SequentialSampler, DistributedSampler[int]):
     """One process's part of an evaluation: the samples in order, in as many batches as every other process has.
 
     Processes wait for each other at each batch, so all parts have the same length: where the samples do not suffice,
-    the last one is repeated, and only the first :attr:`own` samples of a part count.
+    the last one is repeated, and only the first :attr:`own` samples of a part count. By the names of its two classes
+    Lightning knows that it goes in order and that it shares out.
 
     Args:
         length: number of samples.
@@ -125,7 +128,6 @@ class ShardSampler(SequentialSampler):
         size = -(-length // world_size)
         self.part = range(rank * size, (rank + 1) * size)
         self._begin_pass()
-        super().__init__(self.part)
 
     def _begin_pass(self) -> None:
         self._whole = min(self.part.stop, self.length) - min(self.part.start, self.length)

@@ -50,7 +50,7 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     """Give the model these settings, and its own back at the end.
 
     Raises:
-        ConfigError: a detection option on a model that detects nothing, or a size that the detector cannot take.
+        ConfigError: a threshold that the model does not have, or a size that the detector cannot take.
     """
     preprocess = model.preprocess
     if settings.size is not None:
@@ -69,9 +69,11 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     overrides = {name: value for name, value in given.items() if value is not None}
     own = model.thresholds
     try:
-        if overrides and not isinstance(model, DetectionModel):
+        foreign = [name for name in overrides if name not in own]
+        if foreign:
             raise ConfigError(
-                f"thresholds and max_detections are options of detectors; this is a {type(model).__name__}"
+                f"{' and '.join(foreign)} cannot be set on this {type(model).__name__}: they are options of detectors "
+                "(and score of multi-label classifiers)"
             )
         if overrides:
             model.set_thresholds({**own, **overrides})

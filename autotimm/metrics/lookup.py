@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +15,7 @@ import torchmetrics.functional.classification
 import torchmetrics.functional.detection
 from torch import Tensor
 
+from autotimm.described import import_class
 from autotimm.metrics.config import MetricConfig
 from autotimm.runtime.errors import ConfigError, one_line
 
@@ -116,20 +116,9 @@ def _names(place: ModuleType) -> list[str]:
 
 
 def _custom(config: MetricConfig) -> Any:
-    module_name, _, class_name = config.metric_class.rpartition(".")
-    where = f"metric {config.name}: metric_class is {config.metric_class!r}"
-    if not module_name:
-        raise ConfigError(f"{where}, but must be written package.module.ClassName")
-    try:
-        module = import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"{where}, but {module_name} cannot be imported: {one_line(error)}; its folder must be on PYTHONPATH"
-        ) from error
-    found = getattr(module, class_name, None)
+    found = import_class(f"metric {config.name}:", config.metric_class)
     if not inspect.isclass(found):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        raise ConfigError.unknown(f"class in {module_name} (metric {config.name})", class_name, classes)
+        raise ConfigError(f"metric {config.name}: {config.metric_class} is a function; a custom metric is a class")
     return found
 
 

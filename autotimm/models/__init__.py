@@ -3,6 +3,8 @@
 from autotimm.models.backbones import BackboneConfig, list_backbones
 from autotimm.models.checkpoint import MODEL_CLASSES, load_checkpoint
 from autotimm.models.classifier import ImageClassifier
+from autotimm.models.parameters import count_parameters
+from autotimm.models.seeding import seed_everything
 from autotimm.models.task import TaskModel
 from autotimm.models.yolox import list_yolox_models
 from autotimm.models.yolox.detector import YOLOXDetector
@@ -13,7 +15,9 @@ __all__ = [
     "ImageClassifier",
     "TaskModel",
     "YOLOXDetector",
+    "count_parameters",
     "list_backbones",
     "list_yolox_models",
     "load_checkpoint",
+    "seed_everything",
 ]

@@ -10,8 +10,9 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from autotimm.dense import DenseOutputs, anchor_points, decode_yolox, joint_scores
-from autotimm.metrics.detection import DetectionMetric
+from autotimm.metrics import Stage, TaskMetric, build_metric
 from autotimm.models.task import TaskModel
+from autotimm.models.trainable import Measured
 from autotimm.runtime.assemble import assemble
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
@@ -27,12 +28,11 @@ class DetectionModel(TaskModel):
     """A network that gives :class:`DenseOutputs`, with thresholds, class-aware NMS and COCO AP around it."""
 
     task: ClassVar[Task] = "detection"
-    monitor: ClassVar[str] = "val/map"
+    monitor = "val/map"
     strides: tuple[int, ...]
     score_thresh: float
     nms_thresh: float
     max_detections_per_image: int
-    _metric: DetectionMetric
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -118,16 +118,11 @@ class DetectionModel(TaskModel):
             outputs["labels"][index, : len(best)] = labels[index, best].int().cpu()
         return outputs
 
-    def on_validation_epoch_start(self) -> None:
-        """Lightning's hook."""
-        self._metric = DetectionMetric(len(self.class_names))
+    def measure(self, batch: DetectionBatch, count: int) -> Measured:
+        """The objects found in source pixels, and those annotated."""
+        outputs = self.outputs_as_arrays(batch.images[:count])
+        return Measured(assemble(self.task, outputs, batch.placements[:count], self.class_names), batch.truths[:count])
 
-    def validation_step(self, batch: DetectionBatch, batch_index: int) -> None:
-        """Lightning's hook: collect the results in source pixels."""
-        outputs = self.outputs_as_arrays(batch.images)
-        self._metric.update(assemble(self.task, outputs, batch.placements, self.class_names), batch.truths)
-
-    def on_validation_epoch_end(self) -> None:
-        """Lightning's hook: COCO AP of the epoch."""
-        for name, value in self._metric.compute().items():
-            self.log(f"val/{name}", value, prog_bar=name in ("map", "map_50"), batch_size=1)
+    def make_metric(self, stage: Stage) -> TaskMetric:
+        """COCO average precision, and what was configured."""
+        return build_metric(self.task, self.num_classes, class_names=self.class_names, extra=self.metrics, stage=stage)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import timm
 import torch
 
+from autotimm.models.custom_loss import RECORDED
 from autotimm.runtime.environment import installed_version
 from autotimm.runtime.errors import ConfigError
 from autotimm.version import __version__
@@ -22,6 +24,8 @@ def constructor_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
     arguments = {**record["arguments"], "pretrained": False, "class_names": record["class_names"]}
     if isinstance(arguments.get("backbone"), Mapping):
         arguments["backbone"] = {**arguments["backbone"], "pretrained": False}
+    if arguments.get("loss_fn") is not None:
+        arguments["loss_fn"] = {RECORDED: arguments["loss_fn"]}
     return arguments
 
 
@@ -38,6 +42,8 @@ def library_versions() -> dict[str, str]:
 
 def plain(value: Any) -> Any:
     """Lists, dicts, numbers, strings: what ``torch.load(weights_only=True)`` and JSON both take."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import io
 import zlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from autotimm.data.module import VisionDataModule
 from autotimm.models.normalize import Normalize
 from autotimm.models.record import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, constructor_arguments, library_versions, plain
-from autotimm.optim.optimizers import build_optimizer
-from autotimm.optim.schedulers import build_scheduler
+from autotimm.models.trainable import TrainableModule, TrainingOptions
 from autotimm.runtime.environment import installed_version
 from autotimm.runtime.errors import CheckpointError, ConfigError, DataError
 from autotimm.runtime.files import replacing, sha256_of
@@ -29,17 +27,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class TaskModel(pl.LightningModule, ABC):
-    """A network with one vision task around it.
+class TaskModel(TrainableModule):
+    """A trainable network with one vision task around it: what goes in, what comes out, and how it is kept.
 
-    Subclasses set :attr:`network` and implement :meth:`infer`. The network takes normalised float32 ``[N, 3, H, W]``;
-    batches and :meth:`infer` take uint8 RGB ``[N, H, W, 3]`` at the size of :attr:`preprocess`, as exported graphs do.
+    Subclasses implement :meth:`infer` beside what :class:`TrainableModule` asks for. The network takes normalised
+    float32 ``[N, 3, H, W]``; batches and :meth:`infer` take uint8 RGB ``[N, H, W, 3]`` at the size of
+    :attr:`preprocess`, as exported graphs do.
     """
 
     task: ClassVar[Task]
-    monitor: ClassVar[str]
-    """The validation metric by which the best checkpoint is chosen (larger is better)."""
-    network: nn.Module
     normalize: Normalize
 
     def __init__(
@@ -48,14 +44,9 @@ class TaskModel(pl.LightningModule, ABC):
         num_classes: int,
         class_names: Sequence[str] | None,
         preprocess: Preprocess,
-        lr: float,
-        weight_decay: float,
-        optimizer: str | Mapping[str, Any],
-        optimizer_kwargs: Mapping[str, Any] | None,
-        scheduler: str | Mapping[str, Any],
-        scheduler_kwargs: Mapping[str, Any] | None,
+        training: TrainingOptions,
     ) -> None:
-        super().__init__()
+        super().__init__(training)
         if num_classes < 1:
             raise ConfigError(f"num_classes is {num_classes}, but a model needs at least one class")
         if class_names is not None and len(class_names) != num_classes:
@@ -68,12 +59,6 @@ class TaskModel(pl.LightningModule, ABC):
         self.validation_images: list[str] = []
         """Paths of some validation images, for the verification of an export."""
         self._loaded_from: tuple[str, int] | None = None
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.optimizer = optimizer
-        self.optimizer_kwargs = dict(optimizer_kwargs or {})
-        self.scheduler = scheduler
-        self.scheduler_kwargs = dict(scheduler_kwargs or {})
 
     @property
     def preprocess(self) -> Preprocess:
@@ -96,6 +81,11 @@ class TaskModel(pl.LightningModule, ABC):
     def remember_file(self, path: str | Path) -> None:
         """Note that the weights are now those of this file."""
         self._loaded_from = sha256_of(path), _fingerprint(self)
+
+    @property
+    def data_kind(self) -> str:
+        """The ``kind`` of the data modules that this model can be trained and measured with."""
+        return self.task
 
     @property
     @abstractmethod
@@ -174,10 +164,6 @@ class TaskModel(pl.LightningModule, ABC):
         self.preprocess = preprocess
         self.validation_images = validation_images
 
-    def learning_rate(self) -> float:
-        """The peak learning rate."""
-        return self.lr
-
     def on_fit_start(self) -> None:
         """Lightning's hook. It trains in whatever mode it finds: a loaded model's is evaluation, and a new one's is
         training even where its backbone is frozen; :meth:`train` knows which parts stay as they are.
@@ -187,14 +173,6 @@ class TaskModel(pl.LightningModule, ABC):
         self._loaded_from = None
         self.names_given = self.names_given or self.class_names != _placeholder_names(self.num_classes)
         self.train()
-
-    def configure_optimizers(self) -> Any:
-        """Lightning's hook: the optimiser and the schedule, by the names given to the constructor."""
-        optimizer = build_optimizer(
-            self, self.optimizer, self.learning_rate(), self.weight_decay, self.optimizer_kwargs
-        )
-        scheduler = build_scheduler(optimizer, self.scheduler, self.trainer, self.scheduler_kwargs)
-        return optimizer if scheduler is None else {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Lightning's hook: make the checkpoint describe itself, in plain types only."""

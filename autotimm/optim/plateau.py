@@ -37,7 +37,7 @@ class Plateau(LRScheduler):
         """The factor on the learning rate that has come of the validations so far."""
         return float(self._judge.optimizer.param_groups[0]["lr"] / self._peak)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         """Torch's hook: the learning rate of each group after ``last_epoch`` optimizer steps."""
         warm = min(1.0, (self.last_epoch + 1) / (self.warmup_steps + 1))
         return [base * warm * self.reduction for base in self.base_lrs]
@@ -53,7 +53,7 @@ class Plateau(LRScheduler):
         self._judge.step(metrics[self.monitor])
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = lr
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self._last_lr = self.get_lr()
 
     def state_dict(self) -> dict[str, Any]:
         """Torch's hook: plain numbers and text."""

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from autotimm.optim.optimizers import check_options, class_and_params, import_class
+from autotimm.described import check_options, class_and_params, import_class
 from autotimm.optim.plateau import Plateau
 from autotimm.runtime.errors import ConfigError
 

@@ -30,12 +30,13 @@ class Predictor:
     Args:
         backend: the engine with the model loaded.
         manifest: what the artifact says about itself.
+        lists_best: list the artifact's own k best labels of a multi-label model too, not those above its threshold.
 
     Raises:
         ArtifactError: the manifest describes other inputs or outputs than the engine sees, or needs a newer version.
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, *, lists_best: bool = False) -> None:
         if manifest.input_mode != "batch":
             raise ArtifactError(
                 f"the artifact takes its input as {manifest.input_mode!r}, which needs a newer version: "
@@ -56,7 +57,8 @@ class Predictor:
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
         """How many images every run takes; ``None`` where any number will do."""
         multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
-        self._threshold = manifest.thresholds.get("score", 0.5) if multi_label else None
+        by_threshold = multi_label and not lists_best
+        self._threshold = manifest.thresholds.get("score", 0.5) if by_threshold else None
 
     def __enter__(self) -> Predictor:
         return self

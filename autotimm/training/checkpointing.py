@@ -38,16 +38,17 @@ class BestAndLastCheckpoint(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook: after each epoch, whether or not it was validated or is the best."""
         super().on_train_epoch_end(trainer, pl_module)
-        self._save_last(trainer)
+        self.write_last(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Ctrl-C before the first epoch is over: keep what there is. Later, ``last.ckpt`` is already there."""
         interrupted = isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0
         # saving waits for all processes, some of which may be gone
         if interrupted and not self.last_model_path and trainer.world_size == 1:
-            self._save_last(trainer)
+            self.write_last(trainer)
 
-    def _save_last(self, trainer: pl.Trainer) -> None:
+    def write_last(self, trainer: pl.Trainer) -> None:
+        """Write ``last.ckpt`` as things stand now."""
         assert self.dirpath is not None  # set up by now
         self.last_model_path = str(Path(self.dirpath) / "last.ckpt")
         trainer.save_checkpoint(self.last_model_path)

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from autotimm.runtime.errors import ConfigError
 from autotimm.training.arguments import checked_argument, parameters_of
+from autotimm.training.summary import TrainingSummary
 
 _MODELS = {
     "ImageClassifier": "autotimm.models.classifier",
@@ -23,6 +24,7 @@ _MODELS = {
 _DATA = {
     "DetectionDataModule": "autotimm.data.detection",
     "ImageDataModule": "autotimm.data.classification",
+    "MultiLabelImageDataModule": "autotimm.data.multi_label",
 }
 _TRAINER = {"AutoTrainer": "autotimm.training.trainer"}
 _CLASSES = {"model": _MODELS, "data": _DATA, "trainer": _TRAINER}
@@ -80,7 +82,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     return TrainConfig(model, _section(content, "data", path), _section(content, "trainer", path), weights)
 
 
-def run_training(config: TrainConfig, resume: str | Path | None = None) -> Path:
+def run_training(config: TrainConfig, resume: str | Path | None = None) -> TrainingSummary:
     """Build what a configuration describes, and train it.
 
     Args:
@@ -88,7 +90,7 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Path:
         resume: a checkpoint of an earlier training to go on from.
 
     Returns:
-        The best checkpoint.
+        How it ended, and where the checkpoints are.
 
     Raises:
         AutoTimmError: of whatever kind, where the model, the data or the trainer cannot be built or do not fit.
@@ -112,8 +114,8 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Path:
         trainer.fit(model, datamodule=data, ckpt_path=resume)
     except MisconfigurationException as error:  # Lightning's word for what we call a ConfigError
         raise ConfigError(f"the trainer cannot train as it is configured: {error}") from error
-    best: Path = trainer.best_checkpoint
-    return best
+    summary: TrainingSummary = trainer.summary
+    return summary
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger
 
 from autotimm.runtime.errors import ConfigError
+from autotimm.training.loggers import LoggerConfig, build_loggers
 
 
 class RunFolder(Callback):
-    """Make the folder of a run once its data has proved usable, and send the log and the checkpoints there.
+    """Make the folder of a run once its data has proved usable, and send the logs and the checkpoints there.
 
     Args:
         root: where runs are kept.
         name: of the run.
         checkpoints: the callback that writes to ``checkpoints/``, if any.
-        csv: whether to log to ``metrics.csv``.
+        loggers: what is logged to; they write below the folder.
     """
 
-    def __init__(self, root: str | Path, name: str, checkpoints: ModelCheckpoint | None, csv: bool) -> None:
-        self.root, self.name, self.checkpoints, self.csv = root, name, checkpoints, csv
+    def __init__(
+        self, root: str | Path, name: str, checkpoints: ModelCheckpoint | None, loggers: Sequence[LoggerConfig]
+    ) -> None:
+        self.root, self.name, self.checkpoints, self.loggers = root, name, checkpoints, tuple(loggers)
         self.folder: Path | None = None
-        """The folder that this process has made."""
+        """Where this run is kept, once it is made."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Lightning's hook; the data module has been set up before it, and the checkpoint callback will be after it."""
-        # the other processes of a distributed run write nothing, and hear of the folder from this one
-        if stage != "fit" or not trainer.is_global_zero or not (self.csv or self.checkpoints):
+        if stage != "fit" or not (self.loggers or self.checkpoints):
             return
-        folder = self.folder = claim_run_folder(self.root, self.name)
+        claimed = claim_run_folder(self.root, self.name) if trainer.is_global_zero else None
+        folder = self.folder = trainer.strategy.broadcast(claimed)  # the other processes of a run hear of it
+        assert folder is not None
         if self.checkpoints is not None:
             self.checkpoints.dirpath = str(folder / "checkpoints")
-        if self.csv:
-            trainer.loggers = [CSVLogger(folder, name="", version="")]
+        if self.loggers:
+            trainer.loggers = build_loggers(self.loggers, folder)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lightning's hook: a run that failed before its first step leaves no folder."""
         if self.folder is not None and trainer.global_step == 0:
-            if self.csv:
-                trainer.loggers = []  # it would write once more
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if self.loggers:
+                trainer.loggers = []  # they would write once more
+            if trainer.is_global_zero:
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def claim_run_folder(root: str | Path, name: str) -> Path:

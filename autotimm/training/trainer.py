@@ -3,42 +3,63 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
 from pytorch_lightning.trainer.states import TrainerStatus
+from rich.console import Console
 
+from autotimm.data.module import VisionDataModule
 from autotimm.models.checkpoint import read_checkpoint
-from autotimm.runtime.errors import CheckpointError, ConfigError
+from autotimm.runtime.errors import ConfigError
 from autotimm.training.checkpointing import BestAndLastCheckpoint
+from autotimm.training.ema import ExponentialMovingAverage
+from autotimm.training.exact_resume import ExactResume
+from autotimm.training.interruption import StopBetweenSteps
+from autotimm.training.loggers import logger_configs
+from autotimm.training.progress import EpochLines, TrainingBar
+from autotimm.training.resuming import check_resumable
 from autotimm.training.run_folder import RunFolder
+from autotimm.training.summary import TrainingSummary
+from autotimm.training.tuning import TunerConfig, tune
 
+_HARDWARE: dict[str, Any] = {"accelerator": "auto", "devices": "auto", "precision": None}
+"""Arguments of ``pl.Trainer`` that a search for a batch size must have too, and their defaults."""
 LOG_EVERY = 50
 """Steps between two rows of the log: Lightning's default, lowered where an epoch is shorter."""
 
 
 class AutoTrainer(pl.Trainer):
-    """A ``pl.Trainer`` that keeps the best and the last checkpoint and a CSV log in a folder of its own.
+    """A ``pl.Trainer`` that keeps the best and the last checkpoint and a log in a folder of its own.
 
     Each :meth:`fit` makes a new folder ``default_root_dir/name``, ``name-2`` and so on, with ``checkpoints/best.ckpt``,
-    ``checkpoints/last.ckpt`` and ``metrics.csv``.
+    ``checkpoints/last.ckpt`` and ``metrics.csv``. A training that is resumed goes on exactly as if it had never
+    stopped: data, augmentation, dropout, optimizer, schedule, averages.
 
     Args:
         max_epochs: length of the training.
         name: of the run's folder.
         seed: of everything random in the training; not fixed where absent.
+        tuner_config: look for a learning rate and a batch size first: a :class:`TunerConfig`, its fields as a mapping,
+            or ``True``.
+        ema_decay: average the weights with this decay, such as 0.9998; the average is validated, kept and exported.
+        ema_warmup: optimizer steps over which the decay rises to 63 % of that.
         checkpoint_monitor: the metric that says which checkpoint is best, smaller being better where its name has
             "loss" in it. ``auto`` is the model's own (``val/accuracy``, ``val/map``), ``None`` the latest.
         early_stopping: stop after so many validations in which that metric has not improved.
         default_root_dir: where runs are kept.
-        logger: ``True`` for the CSV log, ``False`` for none, or Lightning's loggers.
+        logger: ``True`` for the CSV log, ``False`` for none; a :class:`LoggerConfig`, its fields as a mapping, a
+            backend's name, or a list of them; or Lightning's loggers.
         callbacks: further callbacks.
         enable_checkpointing: whether checkpoints are written.
+        enable_progress_bar: whether a line is printed for each epoch, and on a terminal a bar.
         enable_model_summary: whether a table of the model's layers is printed.
         log_every_n_steps: steps between two rows of the log; fits the length of an epoch where absent.
         **kwargs: every other argument of ``pl.Trainer``.
@@ -50,12 +71,16 @@ class AutoTrainer(pl.Trainer):
         max_epochs: int | None = 10,
         name: str = "train",
         seed: int | None = None,
+        tuner_config: TunerConfig | Mapping[str, Any] | bool | None = None,
+        ema_decay: float | None = None,
+        ema_warmup: float = 2000.0,
         checkpoint_monitor: str | None = "auto",
         early_stopping: int | None = None,
         default_root_dir: str | Path = "runs",
         logger: Any = True,
         callbacks: list[Callback] | Callback | None = None,
         enable_checkpointing: bool = True,
+        enable_progress_bar: bool = True,
         enable_model_summary: bool = False,
         log_every_n_steps: int | None = None,
         **kwargs: Any,
@@ -63,19 +88,30 @@ class AutoTrainer(pl.Trainer):
         given = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or [])
         if log_every_n_steps is None:
             given.append(_LogInterval())
+        given.append(ExactResume())
+        if ema_decay is not None:
+            given.append(ExponentialMovingAverage(ema_decay, ema_warmup))
+        if enable_progress_bar and sys.stderr.isatty() and not any(isinstance(one, ProgressBar) for one in given):
+            given.append(TrainingBar())
         self._name, self._seed, self._monitor, self._patience = name, seed, checkpoint_monitor, early_stopping
-        self._keeps_checkpoints, self._keeps_csv = enable_checkpointing, logger is True or logger is None
+        self._tuner, self._averages = TunerConfig.of(tuner_config), ema_decay is not None
+        self._shows_progress = enable_progress_bar
+        self._keeps_checkpoints = enable_checkpointing
+        self._wanted_loggers, own_loggers = logger_configs(logger)
         self._is_trial = bool(kwargs.get("fast_dev_run"))
+        self._hardware = {key: kwargs.get(key, default) for key, default in _HARDWARE.items()}
         self._of_this_run: list[Callback] = []
+        self._seconds = 0.0
         self.callbacks: list[Callback]
         with _quiet():
             super().__init__(
                 max_epochs=max_epochs,
                 default_root_dir=default_root_dir,
-                logger=False if self._keeps_csv else logger,
+                logger=own_loggers,
                 callbacks=given,
                 # BestAndLastCheckpoint comes with fit(), which knows the model's metric
                 enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in given),
+                enable_progress_bar=any(isinstance(one, ProgressBar) for one in given),
                 enable_model_summary=enable_model_summary,
                 # one batch is certainly no more than an epoch has; _LogInterval raises it
                 log_every_n_steps=1 if log_every_n_steps is None else log_every_n_steps,
@@ -103,19 +139,17 @@ class AutoTrainer(pl.Trainer):
 
         Raises:
             CheckpointError: no such ``ckpt_path``, or not one of a training.
-            ConfigError: this trainer runs on several devices, or ``ckpt_path`` has done all its epochs already.
+            ConfigError: ``ckpt_path`` has done all its epochs already, or there is nothing that can be tuned.
+            DataError: the data cannot be used, or the loss is not a finite number.
             KeyboardInterrupt: the user stopped it; the message says what to go on from.
         """
-        if self.world_size > 1:
-            # Lightning would replace the sampler that seeds the augmentation, and each process would validate its part
-            raise ConfigError(
-                f"the trainer runs {self.world_size} processes, but training on several devices comes in a later "
-                "version: give devices=1"
-            )
         if ckpt_path is not None:
             ckpt_path = self._existing(ckpt_path)
         if self._seed is not None:
             pl.seed_everything(self._seed, workers=True, verbose=False)
+        start = time.perf_counter()
+        if self._tuner is not None and ckpt_path is None and not self._is_trial:
+            self._tune(model, datamodule, self._tuner)
         self._start_run(model)
         try:
             with _quiet():
@@ -125,44 +159,46 @@ class AutoTrainer(pl.Trainer):
                 raise
             kept = f": go on with --resume {self.last_checkpoint}" if self._keeps_checkpoints else ""
             raise KeyboardInterrupt(f"the training was interrupted{kept}") from stop
+        finally:
+            self._seconds = time.perf_counter() - start
 
     def _existing(self, checkpoint: str | Path) -> str | Path:
         """The path of a checkpoint; ``best`` and ``last`` are those of this trainer's latest run."""
         if checkpoint in ("best", "last"):
             return self.best_checkpoint if checkpoint == "best" else self.last_checkpoint
-        if "://" in str(checkpoint):
-            return checkpoint
-        if not Path(checkpoint).is_file():
-            raise CheckpointError(f"{checkpoint}: there is no such checkpoint to go on from")
-        content = read_checkpoint(Path(checkpoint))
-        if "loops" not in content:
-            raise CheckpointError(
-                f"{checkpoint}: is not a checkpoint of a training, so there is nothing to go on from; to start from "
-                "its weights, give them as weights (--set weights=FILE) or pretrained"
-            )
-        done = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-        if self.max_epochs is not None and 0 <= self.max_epochs <= done:
-            raise ConfigError(
-                f"{checkpoint}: has done {done} epochs, and max_epochs is {self.max_epochs}: there is nothing left to "
-                "train; raise trainer.max_epochs"
-            )
+        if "://" not in str(checkpoint):
+            check_resumable(Path(checkpoint), self.max_epochs, self._averages)
         return checkpoint
+
+    def _tune(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None, config: TunerConfig) -> None:
+        if not isinstance(datamodule, VisionDataModule) or not hasattr(model, "lr"):
+            raise ConfigError(
+                "tuner_config needs one of AutoTimm's models and data modules: fit(model, datamodule=...)"
+            )
+        with _quiet():
+            found = tune(model, datamodule, config, **self._hardware)
+        if self._shows_progress and self.is_global_zero:
+            settings = {"lr": found.lr, "batch_size": found.batch_size}
+            told = ", ".join(f"{name} {value:g}" for name, value in settings.items() if value is not None)
+            Console(stderr=True, highlight=False).print(f"tuned: {told}")
 
     def _start_run(self, model: pl.LightningModule) -> None:
         """Put the callbacks of a new run in place of the last run's."""
         others = [callback for callback in self.callbacks if callback not in self._of_this_run]
         self._of_this_run = []
+        monitor = self._monitored(model)
+        mode = "min" if monitor is not None and "loss" in monitor else "max"
         if not self._is_trial:
-            monitor = self._monitored(model)
-            mode = "min" if monitor is not None and "loss" in monitor else "max"
             checkpoints = BestAndLastCheckpoint(monitor, mode) if self._keeps_checkpoints else None
-            self._of_this_run.append(RunFolder(self.default_root_dir, self._name, checkpoints, self._keeps_csv))
+            self._of_this_run.append(RunFolder(self.default_root_dir, self._name, checkpoints, self._wanted_loggers))
             if self._patience is not None:
                 if monitor is None:
                     raise ConfigError("early_stopping needs a metric that is validated: give checkpoint_monitor")
                 self._of_this_run.append(EarlyStopping(monitor, patience=self._patience, mode=mode))
             if checkpoints is not None:
-                self._of_this_run.append(checkpoints)
+                self._of_this_run += [StopBetweenSteps(checkpoints), checkpoints]
+        if self._shows_progress:
+            self._of_this_run.append(EpochLines(monitor, mode))
         # Lightning wants those that save to come last
         self.callbacks = sorted(
             [*others, *self._of_this_run], key=lambda callback: isinstance(callback, ModelCheckpoint)
@@ -196,6 +232,28 @@ class AutoTrainer(pl.Trainer):
         """The monitored metric of the best checkpoint; ``None`` where nothing is monitored."""
         score = self._checkpointing.best_model_score
         return None if score is None else float(score)
+
+    @property
+    def summary(self) -> TrainingSummary:
+        """How the latest training ended.
+
+        Raises:
+            ConfigError: nothing has been saved.
+        """
+        checkpoints = self._checkpointing
+        folder = next(one.folder for one in self._of_this_run if isinstance(one, RunFolder))
+        log = folder / "metrics.csv" if folder is not None else None
+        best = read_checkpoint(self.best_checkpoint)
+        return TrainingSummary(
+            epochs=self.current_epoch,
+            seconds=self._seconds,
+            monitor=checkpoints.monitor,
+            best_epoch=int(best["epoch"]) + 1,
+            best_score=self.best_score,
+            best_checkpoint=self.best_checkpoint,
+            last_checkpoint=self.last_checkpoint,
+            log=log if log is not None and log.is_file() else None,
+        )
 
     @property
     def _checkpointing(self) -> BestAndLastCheckpoint:

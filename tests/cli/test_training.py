@@ -27,7 +27,11 @@ def test_from_a_configuration_to_a_verified_artifact(run: Run, config: Path, tmp
     trained = run("train", config, "--set", "trainer.name=colors", "--set", "data.num_workers=0")
     best = tmp_path / "runs" / "colors" / "checkpoints" / "best.ckpt"
     assert trained.status == 0
-    assert trained.out == f"best checkpoint: {best}\n"  # one line, however long
+    told = dict(line.split(":", 1) for line in trained.out.splitlines())
+    assert told["trained"].strip().startswith("1 epochs")
+    assert "val/accuracy" in told["best"]
+    assert told["best checkpoint"].strip() == str(best)  # one line, however long
+    assert told["log"].strip() == str(best.parents[1] / "metrics.csv")
     (following,) = trained.err.splitlines()
     command = following.removeprefix("next: autotimm ").split()
     assert command == ["export", str(best), "--format", "onnx", "-o", "model.onnx"]

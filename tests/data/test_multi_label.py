@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 def test_batches(root: Path, workers: int) -> None:
     data = MultiLabelImageDataModule(root, batch_size=4, num_workers=workers, train_csv="all.csv")
     data.use_preprocess(PREPROCESS)
-    assert data.multi_label
+    assert data.kind == "multi-label classification"
     assert data.class_names == ("red", "blue")
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         for batch in loader:

@@ -8,15 +8,16 @@ import pytest
 from autotimm.evaluation import evaluate
 from autotimm.export import export_to_onnx
 from autotimm.training import load_config, run_training
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from autotimm.training.templates import read_template
 
 pytestmark = pytest.mark.slow
 
 
-def train(example: str, data: Path, weights: Path, folder: Path, *more: str) -> Path:
+def train(template: str, data: Path, weights: Path, folder: Path, *more: str) -> Path:
+    config = folder / f"{template}.yaml"
+    config.write_text(read_template(template))
     overrides = [f"data.root={data}", f"weights={weights}", f"trainer.default_root_dir={folder}", *more]
-    return run_training(load_config(EXAMPLES / example, overrides))
+    return run_training(load_config(config, overrides)).best_checkpoint
 
 
 def curve(checkpoint: Path, metric: str) -> list[float]:
@@ -27,7 +28,7 @@ def curve(checkpoint: Path, metric: str) -> list[float]:
 def test_linear_probe_on_trashnet(shared: Path, tmp_path: Path) -> None:
     data = shared / "data" / "cls" / "trashnet6"
     weights = shared / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
-    checkpoint = train("classification.yaml", data, weights, tmp_path)
+    checkpoint = train("probe", data, weights, tmp_path)
     manifest = export_to_onnx(checkpoint, tmp_path / "probe.onnx")
     assert manifest.verification.status == "passed"
     assert manifest.verification.image_source == "validation images of the checkpoint"
@@ -38,7 +39,7 @@ def test_linear_probe_on_trashnet(shared: Path, tmp_path: Path) -> None:
 
 def test_yolox_nano_fine_tuned_on_blood_cells(shared: Path, tmp_path: Path) -> None:
     data = shared / "data" / "det" / "bccd"
-    checkpoint = train("detection.yaml", data, shared / "weights" / "yolox_nano_coco.pth", tmp_path)
+    checkpoint = train("detection", data, shared / "weights" / "yolox_nano_coco.pth", tmp_path)
     epochs = curve(checkpoint, "val/map_50")
     print("AP50 by epoch:", [round(value, 3) for value in epochs])  # noqa: T201
     assert epochs[0] < epochs[1] < max(epochs)

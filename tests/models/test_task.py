@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from autotimm.data import ImageDataModule
+from autotimm.data import DetectionDataModule, ImageDataModule
 from autotimm.models import ImageClassifier, YOLOXDetector, load_checkpoint
 from autotimm.models.task import TaskModel
 from autotimm.runtime import Preprocess
@@ -115,6 +115,23 @@ def test_going_on_with_other_classes_is_refused(color_images: Path, trained_chec
     with pytest.raises(DataError, match=r"'other0'.*'blue'"):
         trainer_in(tmp_path, max_epochs=3).fit(
             classifier(num_classes=3), datamodule=data_of(tmp_path / "data"), ckpt_path=trained_checkpoint
+        )
+
+
+def test_data_and_checkpoints_of_another_task(
+    color_images: Path, boxed_images: Path, trained_checkpoint: Path, detector_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"DetectionDataModule gives data for detection, but .* is for classification"):
+        trainer_in(tmp_path).validate(
+            load_checkpoint(trained_checkpoint), datamodule=DetectionDataModule(boxed_images), verbose=False
+        )
+    with pytest.raises(DataError, match=r"gives data for classification, but this YOLOXDetector is for detection"):
+        trainer_in(tmp_path).fit(load_checkpoint(detector_checkpoint), datamodule=data_of(color_images))
+    with pytest.raises(DataError, match=r"this ImageClassifier is for multi-label classification"):
+        trainer_in(tmp_path).fit(classifier(3, multi_label=True), datamodule=data_of(color_images))
+    with pytest.raises(CheckpointError, match="not one of an AutoTimm ImageClassifier"):
+        trainer_in(tmp_path).validate(
+            classifier(3), datamodule=data_of(color_images), ckpt_path=detector_checkpoint, verbose=False
         )
 
 

@@ -43,7 +43,13 @@ def write(folder: Path, **sections: Any) -> Path:
 
 def test_a_training_from_a_file(folder: Path) -> None:
     config = load_config(write(folder), ["model.lr=2e-3", "trainer.accelerator=cpu"])
-    best = run_training(config)
+    summary = run_training(config)
+    best = summary.best_checkpoint
+    assert (summary.epochs, summary.monitor) == (2, "val/accuracy")
+    assert summary.best_epoch == torch.load(best, weights_only=True)["epoch"] + 1
+    assert summary.best_score is not None
+    assert summary.log == folder / "runs" / "train" / "metrics.csv"
+    assert str(best) in summary.next_command
     assert best == folder / "runs" / "train" / "checkpoints" / "best.ckpt"
     last = best.with_name("last.ckpt")
     assert torch.load(last, weights_only=True)["epoch"] == 1
@@ -55,7 +61,8 @@ def test_a_training_from_a_file(folder: Path) -> None:
     longer = run_training(load_config(write(folder), ["trainer.max_epochs=3"]), resume=last)
     resumed = folder / "runs" / "train-2" / "checkpoints" / "last.ckpt"
     assert torch.load(resumed, weights_only=True)["epoch"] == 2
-    assert longer.is_file()
+    assert longer.epochs == 3
+    assert longer.best_checkpoint.is_file()
 
 
 def test_the_statistics_of_a_frozen_backbone_stay_and_others_move(folder: Path) -> None:
@@ -175,7 +182,7 @@ def test_a_detector_from_a_file(tmp_path: Path) -> None:
         (tmp_path / "data" / "annotations" / f"{split}.json").write_text(json.dumps(content))
     model = {"class": "YOLOXDetector", "model_name": "yolox-nano", "num_classes": 1}
     data = {"class": "DetectionDataModule", "root": str(tmp_path / "data"), "image_size": 64, "batch_size": 2}
-    best = run_training(load_config(write(tmp_path, model=model, data=data), ["trainer.max_epochs=1"]))
+    best = run_training(load_config(write(tmp_path, model=model, data=data), ["trainer.max_epochs=1"])).best_checkpoint
     model = load_checkpoint(best)
     assert model.class_names == ("plate",)
     assert model.preprocess.size == (64, 64)

@@ -216,10 +216,3 @@ def test_mistakes(tmp_path: Path) -> None:
         trainer(tmp_path, early_stopping=2, checkpoint_monitor=None).fit(Line([0.5]))
     with pytest.raises(ConfigError, match="not been fitted"):
         _ = trainer(tmp_path).last_checkpoint
-
-
-def test_several_devices_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AutoTrainer, "world_size", 2)
-    with pytest.raises(ConfigError, match=r"2 processes, but training on several devices .* later version"):
-        trainer(tmp_path).fit(Line([0.5]))
-    assert list(tmp_path.iterdir()) == []

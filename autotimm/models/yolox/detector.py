@@ -12,7 +12,10 @@ from torch import Tensor
 from autotimm.data.batch import DetectionBatch
 from autotimm.dense import anchor_points
 from autotimm.losses.yolox import YOLOXLoss
+from autotimm.metrics import MetricConfig
 from autotimm.models.detection import DetectionModel
+from autotimm.models.seeding import seeded_weights
+from autotimm.models.trainable import TrainingOptions
 from autotimm.models.yolox.coco_names import COCO_NAMES
 from autotimm.models.yolox.network import YOLOXNetwork
 from autotimm.models.yolox.official import read_official
@@ -40,7 +43,10 @@ class YOLOXDetector(DetectionModel):
         class_names: in the order of the class indices. Where absent they are taken from the data, except with
             pretrained class predictors of 80 classes, whose names are COCO's.
         optimizer: a name of ``list_optimizers()`` or ``{"class": "dotted.path", "params": {...}}``.
-        scheduler: a name of ``list_schedulers()``.
+        scheduler: a name of ``list_schedulers()`` or ``{"class": "dotted.path", "params": {...}}``.
+        metrics: further metrics.
+        compile_model: train through ``torch.compile``.
+        seed: of the initial weights; not fixed where absent.
         lr: learning rate; with ``sgd`` or ``torch.optim.SGD`` the official rule applies, by which it is for 64 images
             a step and goes with their number.
         weight_decay: on convolution weights only.
@@ -63,14 +69,17 @@ class YOLOXDetector(DetectionModel):
         score_thresh: float = 0.01,
         nms_thresh: float = 0.65,
         max_detections_per_image: int = 100,
+        metrics: Sequence[MetricConfig | Mapping[str, Any]] | None = None,
         class_names: Sequence[str] | None = None,
         pretrained: bool | str | Path = False,
         lr: float = 0.01,
         weight_decay: float = 5e-4,
         optimizer: str | Mapping[str, Any] = "sgd",
         optimizer_kwargs: Mapping[str, Any] | None = None,
-        scheduler: str = "yolox",
+        scheduler: str | Mapping[str, Any] | None = "yolox",
         scheduler_kwargs: Mapping[str, Any] | None = None,
+        compile_model: bool = False,
+        seed: int | None = None,
     ) -> None:
         self.size = find_size(model_name)
         if pretrained is True:
@@ -85,12 +94,16 @@ class YOLOXDetector(DetectionModel):
             num_classes=num_classes,
             class_names=class_names,
             preprocess=yolox_preprocess(self.size.test_size),
-            lr=lr,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            optimizer_kwargs=optimizer_kwargs,
-            scheduler=scheduler,
-            scheduler_kwargs=options,
+            training=TrainingOptions(
+                lr=lr,
+                weight_decay=weight_decay,
+                optimizer=optimizer,
+                optimizer_kwargs=optimizer_kwargs,
+                scheduler=scheduler,
+                scheduler_kwargs=options,
+                metrics=metrics,
+                compile_model=compile_model,
+            ),
         )
         self.save_hyperparameters()
         if num_classes == len(COCO_NAMES) and class_names is None:
@@ -99,7 +112,8 @@ class YOLOXDetector(DetectionModel):
         if scheduler == "yolox":  # whose own arguments come first
             lengths = {name: options[name] for name in lengths}
         self.recipe = RecipeLengths(lengths["total_epochs"], lengths["warmup_epochs"], lengths["no_aug_epochs"])
-        self.network = YOLOXNetwork(self.size, num_classes)
+        with seeded_weights(seed):
+            self.network = YOLOXNetwork(self.size, num_classes)
         self.strides = self.network.strides
         self.loss = YOLOXLoss(num_classes, reg_loss_weight)
         if isinstance(pretrained, str):
@@ -145,21 +159,19 @@ class YOLOXDetector(DetectionModel):
         recipe = self.recipe if endless else self.recipe.fitted_to(horizon_of(self.trainer).epochs)
         self._l1_from = recipe.total - recipe.no_aug
 
-    def training_step(self, batch: DetectionBatch, batch_index: int) -> Tensor:
-        """Lightning's hook: the YOLOX loss, with L1 in the last part of the recipe."""
+    def losses(self, batch: DetectionBatch, batch_index: int) -> dict[str, Tensor]:
+        """The YOLOX loss and its terms, with L1 in the last part of the recipe."""
         epochs_done = self.current_epoch + batch_index / self.trainer.num_training_batches
         height, width = batch.images.shape[1:3]
         points, strides = anchor_points(height, width, self.strides, self.device)
-        losses = self.loss(
-            self.network(self.normalize(batch.images)),
+        return self.loss(
+            self.training_network(self.normalize(batch.images)),
             points,
             strides,
             batch.boxes,
             batch.labels,
             use_l1=epochs_done >= self._l1_from,
         )
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()}, batch_size=len(batch.images))
-        return losses["loss"]
 
     def _start_from(self, path: str) -> None:
         """Load official weights; predictors of another number of classes keep their initial values."""

@@ -1,0 +1,68 @@
+"""What a person sees of a training: a bar on a terminal, and one line for each epoch everywhere."""
+
+from __future__ import annotations
+
+import time
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from rich.console import Console
+from rich.text import Text
+
+_TERMS = ("train/loss", "val/loss")
+
+
+class TrainingBar(RichProgressBar):
+    """Lightning's rich bar on standard error, with epochs counted from 1."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=4, console_kwargs={"stderr": True})
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        limit = self.trainer.max_epochs
+        return f"epoch {current_epoch + 1}" + (f"/{limit}" if limit is not None and limit > 0 else "")
+
+
+class EpochLines(Callback):
+    """One line on standard error after each epoch: the losses, the metric by which the best is chosen, the time.
+
+    Args:
+        monitor: the name of that metric, if there is one.
+        mode: whether a larger (``max``) or smaller (``min``) value of it is better.
+    """
+
+    def __init__(self, monitor: str | None, mode: str) -> None:
+        self.monitor, self.mode = monitor, mode
+        self._best: float | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook, after the validation of the epoch."""
+        if not trainer.is_global_zero:
+            return
+        limit = trainer.max_epochs
+        epoch = f"epoch {trainer.current_epoch + 1}" + (f"/{limit}" if limit is not None and limit > 0 else "")
+        shown = [*_TERMS, *([self.monitor] if self.monitor is not None and self.monitor not in _TERMS else [])]
+        values = {name: float(trainer.callback_metrics[name]) for name in shown if name in trainer.callback_metrics}
+        line = Text.assemble((epoch, "bold"), *(f"  {name} {value:.4f}" for name, value in values.items()))
+        if self.monitor in values and self._improved(values[str(self.monitor)]):
+            line.append("  best so far", "green")
+        if hasattr(self, "_start"):  # a run that is resumed within an epoch has no start of that epoch
+            line.append(f"  {time.perf_counter() - self._start:.0f} s", "dim")
+        _console(trainer).print(line)
+
+    def _improved(self, value: float) -> bool:
+        if self._best is not None and (value <= self._best if self.mode == "max" else value >= self._best):
+            return False
+        self._best = value
+        return True
+
+
+def _console(trainer: pl.Trainer) -> Console:
+    """That of the bar, which has to move out of the way of a line."""
+    bar = trainer.progress_bar_callback
+    found = getattr(bar, "_console", None)
+    return found or Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
