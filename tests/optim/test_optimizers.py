@@ -1,8 +1,12 @@
+import json
+from pathlib import Path
+
 import pytest
+import timm
 import torch
 from torch import nn
 
-from autotimm.optim.optimizers import build_optimizer, list_optimizers
+from autotimm.optim.optimizers import build_optimizer, list_optimizers, parameter_groups
 from autotimm.runtime.errors import ConfigError
 
 
@@ -19,6 +23,109 @@ def test_only_weights_are_decayed() -> None:
     assert len(everything) == len(list(network.parameters()))
 
 
+def test_groups_are_those_of_the_official_yolox_nano(shared: Path) -> None:
+    state = torch.load(shared / "yolox/nano/model.pth", weights_only=True)["model"]
+    network = nn.Module()  # the official parameters under their official names; buffers left out
+    for key, value in state.items():
+        if key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue
+        owner = network
+        *path, leaf = key.split(".")
+        for part in path:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        owner.register_parameter(leaf, nn.Parameter(value))
+    expected = json.loads((shared / "yolox/nano_train/schedule_ema_optim.json").read_text())["sgd_param_groups_nano"]
+    optimizer = build_optimizer(network, "sgd", 0.01, 5e-4, {"momentum": 0.9, "nesterov": True})
+    ours = [
+        {
+            "n_tensors": len(group["params"]),
+            "n_elem": sum(p.numel() for p in group["params"]),
+            "weight_decay": group["weight_decay"],
+            "momentum": group["momentum"],
+            "nesterov": group["nesterov"],
+        }
+        for group in optimizer.param_groups
+    ]
+    assert ours == expected
+
+
+def test_a_transformer_keeps_what_it_exempts_from_decay() -> None:
+    wrapper = nn.Module()
+    wrapper.network = timm.create_model("test_vit", pretrained=False, num_classes=2)
+    decayed = next(g for g in parameter_groups(wrapper, 0.05) if g.weight_decay).params
+    assert wrapper.network.pos_embed.ndim == 3
+    assert all(parameter is not wrapper.network.pos_embed for parameter in decayed)
+    assert any(parameter is wrapper.network.blocks[0].attn.qkv.weight for parameter in decayed)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "convnext_atto", "test_resnet"])
+def test_layer_decay_is_timms(name: str) -> None:
+    wrapper = nn.Module()
+    network = wrapper.network = timm.create_model(name, pretrained=False, num_classes=2)
+    wrapper.other = nn.Linear(2, 2)
+    scale = {
+        id(parameter): group["lr_scale"]
+        for group in timm.optim.param_groups_layer_decay(network, layer_decay=0.7)
+        for parameter in group["params"]
+    }
+    optimizer = build_optimizer(wrapper, "adamw", 0.1, 0.05, layer_decay=0.7)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert len({round(rate, 9) for rate in rates.values()}) > 3
+    for parameter in wrapper.parameters():
+        assert rates[id(parameter)] == pytest.approx(0.1 * scale.get(id(parameter), 1.0))
+
+
+def test_parts_of_a_model_learn_at_their_own_rates() -> None:
+    """The longest prefix counts, layer decay comes on top, and a schedule keeps the ratios."""
+    wrapper = nn.Module()
+    wrapper.network = timm.create_model("test_vit", pretrained=False, num_classes=2)
+    scales = {"network.": 0.1, "network.head.": 1.0}
+    optimizer = build_optimizer(wrapper, "sgd", 0.5, 0.05, layer_decay=0.5, lr_scales=scales)
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert rates[id(wrapper.network.head.weight)] == 0.5
+    last = len(wrapper.network.blocks) - 1
+    assert rates[id(wrapper.network.blocks[last].mlp.fc1.weight)] == pytest.approx(0.5 * 0.1 * 0.5)
+    before = [group["lr"] for group in optimizer.param_groups]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (step + 1))
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate / 2 for rate in before])
+
+
+def test_mistakes_in_learning_rates() -> None:
+    with pytest.raises(ConfigError, match=r"layer_decay is 1\.5"):
+        build_optimizer(timm.create_model("test_vit"), "sgd", 0.1, 0.0, layer_decay=1.5)
+    with pytest.raises(ConfigError, match="layers timm can tell apart"):
+        build_optimizer(small_network(), "sgd", 0.1, 0.0, layer_decay=0.5)
+
+
+def test_frozen_parameters_can_be_taken_along() -> None:
+    """Without a gradient they stay as they are, weight decay or not; with one they learn."""
+    network = small_network()
+    network[0].requires_grad_(False)
+    optimizer = build_optimizer(network, "adamw", 0.1, 0.5, include_frozen=True)
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+    before = network[0].weight.detach().clone()
+    for trains in (False, True):
+        network[0].requires_grad_(trains)
+        network(torch.randn(2, 3, 6, 6)).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        assert torch.equal(network[0].weight, before) is not trains
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    network = small_network()
+    network[0].requires_grad_(False)
+    optimizer = build_optimizer(network, "adamw", 1e-3, 0.0)
+    assert all(p.requires_grad for group in optimizer.param_groups for p in group["params"])
+    network.requires_grad_(False)
+    with pytest.raises(ConfigError, match="frozen"):
+        build_optimizer(network, "adamw", 1e-3, 0.0)
+
+
 @pytest.mark.parametrize("name", list_optimizers())
 def test_every_listed_optimizer_takes_a_step(name: str) -> None:
     torch.manual_seed(0)
@@ -31,41 +138,6 @@ def test_every_listed_optimizer_takes_a_step(name: str) -> None:
         optimizer.step()
     assert torch.isfinite(network[4].weight).all()
     assert not torch.equal(before, network[4].weight)
-
-
-@pytest.mark.parametrize("name", list_optimizers())
-def test_what_is_frozen_at_first_stays_until_it_is_unfrozen(name: str) -> None:
-    torch.manual_seed(0)
-    network = small_network()
-    network[0].requires_grad_(False)
-    before = network[0].weight.detach().clone()
-    optimizer = build_optimizer(network, name, 1e-2, 1e-4, include_frozen=True)
-    for phase in ("frozen", "unfrozen"):
-        for _ in range(2):
-            optimizer.zero_grad()
-            network(torch.randn(4, 3, 6, 6)).square().sum().backward()
-            optimizer.step()
-        assert torch.equal(before, network[0].weight) == (phase == "frozen")
-        network[0].requires_grad_(True)
-
-
-def test_all_of_torchs_have_a_name_in_any_case() -> None:
-    of_torch = [name for name in dir(torch.optim) if isinstance(getattr(torch.optim, name), type)]
-    usable = set(of_torch) - {"Optimizer", "LBFGS", "SparseAdam"}  # a closure, sparse gradients
-    assert {name.lower() for name in usable} <= set(list_optimizers()) | {"muon"}
-    for name in usable - {"Adafactor", "Muon"}:  # of these names, timm's
-        assert type(build_optimizer(small_network(), name, 1e-3, 0.0)) is getattr(torch.optim, name)
-
-
-def test_each_part_learns_at_its_own_rate() -> None:
-    network = small_network()
-    optimizer = build_optimizer(network, "sgd", 0.1, 0.0, lr_scales={"0": 0.25})
-    before = [p.detach().clone() for p in network.parameters()]
-    network(torch.randn(4, 3, 6, 6)).square().sum().backward()
-    optimizer.step()
-    for index, (old, new) in enumerate(zip(before, network.parameters(), strict=True)):
-        rate = 0.025 if index < 2 else 0.1
-        torch.testing.assert_close(new.detach(), old - rate * new.grad)
 
 
 def test_a_class_by_its_dotted_path() -> None:
@@ -81,7 +153,6 @@ def test_a_class_by_its_dotted_path() -> None:
     ("name", "kwargs", "says"),
     [
         ("adamm", {}, "adamw"),
-        ("lookahed_adam", {}, "no optimizer 'lookahed_adam'"),
         ("sgd", {"momentun": 0.5}, "did you mean momentum"),
         ("adamw", {"momentum": 0.5}, "option of optimizer adamw"),
         ("asgd", {"no_such": 1}, "asgd"),
