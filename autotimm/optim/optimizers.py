@@ -138,7 +138,7 @@ def _exempt_from_decay(model: nn.Module) -> set[str]:
 
 def _timm_builder(name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
     """The factory for one name of timm; options are checked first, for timm drops some that the class does not take."""
-    bare = name.lower().rpartition("_")[2]  # "lookahead_adam" wraps "adam"
+    bare = name.lower().removeprefix("lookahead_")  # which wraps any other
     if bare not in timm.optim.list_optimizers():
         raise ConfigError.unknown("optimizer", name, list_optimizers())
     try:

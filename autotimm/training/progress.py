@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from rich.console import Console
 from rich.text import Text
-
-_TERMS = ("train/loss", "val/loss")
+from torch import Tensor
 
 
 class TrainingBar(RichProgressBar):
@@ -24,7 +26,7 @@ class TrainingBar(RichProgressBar):
 
 
 class EpochLines(Callback):
-    """One line on standard error after each epoch: the losses, the metric by which the best is chosen, the time.
+    """One line on standard error after each epoch: mean loss, validation loss, the metric of the best, the time.
 
     Args:
         monitor: the name of that metric, if there is one.
@@ -38,6 +40,15 @@ class EpochLines(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
         self._start = time.perf_counter()
+        self._losses: list[Tensor] = []
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook. The losses stay on their device until the epoch is over."""
+        if isinstance(outputs, Mapping) and hasattr(self, "_losses"):
+            # Lightning has divided it by the number of batches that make a step
+            self._losses.append(outputs["loss"].detach() * trainer.accumulate_grad_batches)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook, after the validation of the epoch."""
@@ -45,8 +56,12 @@ class EpochLines(Callback):
             return
         limit = trainer.max_epochs
         epoch = f"epoch {trainer.current_epoch + 1}" + (f"/{limit}" if limit is not None and limit > 0 else "")
-        shown = [*_TERMS, *([self.monitor] if self.monitor is not None and self.monitor not in _TERMS else [])]
-        values = {name: float(trainer.callback_metrics[name]) for name in shown if name in trainer.callback_metrics}
+        values: dict[str, float] = {}
+        if getattr(self, "_losses", None):
+            values["mean train/loss"] = float(torch.stack(self._losses).mean())
+        for name in dict.fromkeys(("val/loss", self.monitor)):
+            if name in trainer.callback_metrics:
+                values[str(name)] = float(trainer.callback_metrics[name])
         line = Text.assemble((epoch, "bold"), *(f"  {name} {value:.4f}" for name, value in values.items()))
         if self.monitor in values and self._improved(values[str(self.monitor)]):
             line.append("  best so far", "green")
