@@ -1,20 +1,22 @@
-"""timm backbones by name: creation, near matches for typing errors, and their own preprocessing."""
+"""timm backbones by name: lists, creation, near matches for typing errors, and their own preprocessing."""
 
 from __future__ import annotations
 
 import difflib
 import os
-import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import timm.data
-import timm.models
+import timm.layers
 from torch import nn
 
+from autotimm.models.backbone_sources import describe_source
+from autotimm.models.backbone_weights import has_source, load_weights, named, unavailable
+from autotimm.models.record import plain
 from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.runtime.preprocess import Fit, Preprocess
 
@@ -24,9 +26,12 @@ class BackboneConfig:
     """A timm backbone and how to create it."""
 
     model_name: str = "resnet50"
-    """A name of ``list_backbones()``."""
+    """A name of ``list_backbones()``, ``hf-hub:owner/name``, or ``local-dir:folder``.
+
+    The last two are timm's: a ``config.json``, which says what the network is, with the weights beside it.
+    """
     pretrained: bool | str | Path = True
-    """``True`` downloads timm's weights, a path reads them from a ``.safetensors`` or ``.pth`` file.
+    """``True`` takes the weights that belong to the name, a path reads them from a ``.safetensors`` or ``.pth`` file.
 
     A file's classifier is loaded where it is of the wanted number of classes. Of another number it is left out, and
     the classifier starts anew. A file without one starts it anew too, unless the number of classes is that of timm's
@@ -42,16 +47,40 @@ class BackboneConfig:
             object.__setattr__(self, "pretrained", os.fspath(self.pretrained))
 
 
+@dataclass(frozen=True)
+class CreatedBackbone:
+    """A classifying network, and what is known of it."""
+
+    network: nn.Module
+    has_trained_head: bool
+    """Whether its classifier came with the weights."""
+    config: BackboneConfig
+    """How timm creates it, with nothing to be looked up elsewhere and in plain types only, as checkpoints record it."""
+    class_names: tuple[str, ...] | None
+    """What its weights' classes are called, where it has as many: their own names, or those of ImageNet-1k."""
+
+
 def list_backbones(pattern: str = "", pretrained_only: bool = False) -> list[str]:
-    """Names of timm's architectures.
+    """Names of timm's architectures, or of its weights: ``architecture.tag``.
 
     Args:
-        pattern: a shell pattern such as ``resnet*``; a plain word matches anywhere in the name.
-        pretrained_only: only names for which timm has weights.
+        pattern: a shell pattern such as ``resnet*``; a plain word matches anywhere in the name. With a dot it is about
+            weights: ``resnet50.a1_in1k``, or ``*.in22k``, where the part after the dot is a word of its own. A word
+            that is in no architecture's name is looked for in those of weights.
+        pretrained_only: only names for which timm has weights, each with its tags.
+
+    Returns:
+        The names in natural order; none where nothing matches.
     """
-    if pattern and not set(pattern) & set("*?["):
-        pattern = f"*{pattern}*"
-    return list(timm.list_models(pattern, pretrained=pretrained_only))
+    pattern = pattern.strip().lower()
+    architecture, dot, tag = pattern.partition(".")
+    if dot:
+        filters = f"{architecture}.{_anywhere(tag)}" if _is_shell_pattern(pattern) else _anywhere(pattern)
+        return list(timm.list_models(filters, pretrained=pretrained_only, include_tags=True))
+    found = list(timm.list_models(_anywhere(pattern), pretrained=pretrained_only))
+    if found or _is_shell_pattern(pattern):
+        return found
+    return list(timm.list_models(f"*.{_anywhere(pattern)}", pretrained=pretrained_only, include_tags=True))
 
 
 def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
@@ -65,23 +94,27 @@ def create_backbone(config: BackboneConfig, **kwargs: Any) -> nn.Module:
         ConfigError: no such backbone (near matches are named), or arguments it does not take.
         CheckpointError: the pretrained weights could not be read or downloaded, or are not this backbone's.
     """
-    return _create(config, kwargs)[0]
+    return _create(_resolve(config)[0], kwargs, config.model_name)[0]
 
 
-def create_classifier(config: BackboneConfig, num_classes: int) -> tuple[nn.Module, bool]:
-    """A backbone with its classifier, and whether that classifier came with the weights.
+def create_classifier(config: BackboneConfig, num_classes: int) -> CreatedBackbone:
+    """A backbone with its classifier.
 
-    One that did not, beside weights that did, starts near chance (:func:`start_small`).
+    A classifier that did not come with the weights, where there are any, starts near chance (:func:`start_small`).
 
     Raises:
-        ConfigError: as :func:`create_backbone`.
+        ConfigError: as :func:`create_backbone`; or arguments that no checkpoint can record.
         CheckpointError: as :func:`create_backbone`; or a file without a classifier, where ``num_classes`` is that of
             timm's own weights.
     """
-    network, has_trained_head = _create(config, {"num_classes": num_classes})
+    resolved, label_names = _resolve(config)
+    network, has_trained_head = _create(resolved, {"num_classes": num_classes}, config.model_name)
     if config.pretrained and not has_trained_head:
-        start_small(cast("Any", network).get_classifier())
-    return network, has_trained_head
+        classifiers = cast("Any", network).get_classifier()
+        for classifier in classifiers if isinstance(classifiers, tuple | list) else (classifiers,):
+            start_small(classifier)
+    own_names = label_names if label_names is not None and len(label_names) == num_classes else None
+    return CreatedBackbone(network, has_trained_head, resolved, own_names or imagenet_class_names(num_classes))
 
 
 def start_small(classifier: nn.Module) -> None:
@@ -96,29 +129,52 @@ def start_small(classifier: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _create(config: BackboneConfig, kwargs: dict[str, Any]) -> tuple[nn.Module, bool]:
-    """The backbone, and whether it has a classifier that came with its weights."""
-    _check_name(config.model_name)
+def _resolve(config: BackboneConfig) -> tuple[BackboneConfig, tuple[str, ...] | None]:
+    """The same with everything that is described elsewhere, and the names of its weights' classes."""
+    name, arguments, label_names = config.model_name, config.extra_kwargs, None
+    if ":" in name:
+        source = describe_source(name)
+        name, label_names = source.architecture, source.label_names
+        arguments = {**source.arguments, "pretrained_cfg": source.pretrained_cfg, **arguments}
+    else:
+        _check_name(name)
+    return replace(config, model_name=name, extra_kwargs=plain(arguments)), label_names
+
+
+def _create(config: BackboneConfig, kwargs: dict[str, Any], name: str) -> tuple[nn.Module, bool]:
+    """The backbone, and whether it has a classifier that came with its weights.
+
+    Args:
+        config: with nothing to be looked up.
+        kwargs: further arguments.
+        name: as the user gave it.
+    """
     arguments: dict[str, Any] = {**config.extra_kwargs, **kwargs}
     if config.drop_rate:
         arguments["drop_rate"] = config.drop_rate
     if config.drop_path_rate:
         arguments["drop_path_rate"] = config.drop_path_rate
-    if isinstance(config.pretrained, str) and not Path(config.pretrained).is_file():
-        raise CheckpointError(f"{config.pretrained}: no such file of backbone weights for {config.model_name}")
+    file = config.pretrained if isinstance(config.pretrained, str) else None
+    if file is not None and not Path(file).is_file():
+        raise CheckpointError(f"{file}: no such file of backbone weights for {name}")
+    # timm's own names are left to timm, and so are feature extractors; what lies elsewhere must fit in every tensor
+    has_own = has_source(arguments.get("pretrained_cfg")) and not arguments.get("features_only")
+    is_read_here = file is not None or has_own
+    by_timm = config.pretrained is True and not is_read_here
     try:
-        model: Any = timm.create_model(config.model_name, pretrained=config.pretrained is True, **arguments)
-        if isinstance(config.pretrained, str):
-            return model, _load_file(model, config.pretrained)
-    except TypeError as error:
-        raise ConfigError(f"backbone {config.model_name} cannot be created: {error}") from error
+        model: Any = timm.create_model(config.model_name, pretrained=by_timm, **arguments)
     except Exception as error:
-        if not config.pretrained:
-            raise ConfigError(f"backbone {config.model_name} cannot be created: {_one_line(error)}") from error
-        raise CheckpointError(_weights_message(config, error)) from error
-    if not config.pretrained:
-        return model, False
-    return model, getattr(model, "num_classes", None) == model.pretrained_cfg["num_classes"]
+        if by_timm and not isinstance(error, TypeError):
+            raise CheckpointError(unavailable(name, error)) from error
+        raise ConfigError(f"backbone {name} cannot be created: {named(error)}") from error
+    if by_timm:
+        has_trained_head = getattr(model, "num_classes", None) == model.pretrained_cfg["num_classes"]
+    else:
+        has_trained_head = bool(config.pretrained) and load_weights(model, name, file)
+    if arguments.get("img_size") and model.pretrained_cfg.get("fixed_input_size"):
+        height, width = timm.layers.to_2tuple(arguments["img_size"])
+        model.pretrained_cfg["input_size"] = (model.pretrained_cfg["input_size"][0], height, width)
+    return model, has_trained_head
 
 
 def preprocess_of(model: nn.Module) -> Preprocess:
@@ -160,100 +216,22 @@ def imagenet_class_names(num_classes: int) -> tuple[str, ...] | None:
 
 
 def _check_name(name: str) -> None:
-    is_elsewhere = ":" in name  # timm's own hf-hub:owner/model and local-dir:folder
-    if is_elsewhere or timm.is_model(name.split(".", maxsplit=1)[0]):
-        return
-    near = difflib.get_close_matches(name, timm.list_models(), n=4)
-    hint = f"did you mean {', '.join(near)}?" if near else "see: autotimm backbones"
-    raise ConfigError(f"there is no backbone {name!r}; {hint}")
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        if "/" in name:  # of a repository, or of a folder
+            raise ConfigError(f"there is no backbone {name!r}; did you mean hf-hub:{name} or local-dir:{name}?")
+        near = difflib.get_close_matches(name, timm.list_models(), n=4)
+        hint = f"did you mean {', '.join(near)}?" if near else "see: autotimm backbones"
+        raise ConfigError(f"there is no backbone {name!r}; {hint}")
+    tagged = timm.list_models(f"{architecture}.*", include_tags=True) if tag else []
+    if tagged and name not in tagged:
+        raise ConfigError(f"timm {timm.__version__} has no weights {name!r}; it has {', '.join(tagged)}")
 
 
-def _load_file(model: Any, path: str) -> bool:
-    """Load a file with timm's key names; a classifier of another number of classes is left out.
-
-    timm alone would go by the number of classes of its own weights, not of the file's, and would leave whatever else
-    the file lacks at random.
-
-    Returns:
-        Whether the file's classifier was loaded.
-
-    Raises:
-        ValueError: the file lacks a tensor of the backbone, or holds others; or it lacks the classifier of timm's own
-            number of classes.
-    """
-    settings: dict[str, Any] = model.pretrained_cfg
-    head = _Head(model)
-    missing: list[str] = []
-    foreign: list[str] = []
-
-    def note(_: nn.Module, keys: Any) -> None:
-        missing.extend(key for key in keys.missing_keys if head.is_loaded or not head.holds(key))
-        foreign.extend(keys.unexpected_keys)
-
-    hooks = [model.register_load_state_dict_pre_hook(head.settle), model.register_load_state_dict_post_hook(note)]
-    load: Any = timm.models.load_pretrained
-    load(
-        model,
-        {
-            **settings,
-            "source": None,
-            "classifier": None,  # the head is settled here
-            "state_dict": timm.models.load_state_dict(path, weights_only=True),
-        },
-        # By timm's convention; it converts the key names of a family's original releases.
-        filter_fn=getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None),
-        strict=False,
-    )
-    for hook in hooks:
-        hook.remove()
-    if missing or foreign:
-        examples = ", ".join([*missing[:2], *foreign[:2]])
-        raise ValueError(f"{len(missing)} tensors are missing and {len(foreign)} are not its own, such as {examples}")
-    if head.is_absent and model.num_classes == settings["num_classes"]:
-        raise ValueError(
-            f"it has no classifier, which {model.num_classes} classes are expected to come with; "
-            "give num_classes of your own data to train a new one"
-        )
-    return head.is_loaded
+def _is_shell_pattern(text: str) -> bool:
+    return bool(set(text) & set("*?["))
 
 
-class _Head:
-    """The classifier of a timm model, and what becomes of the one in a file."""
-
-    def __init__(self, model: Any) -> None:
-        names = model.pretrained_cfg.get("classifier") or ()
-        self.prefixes = tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
-        self.background_classes: int = model.pretrained_cfg.get("label_offset") or 0
-        self.own = {key: value.shape for key, value in model.state_dict().items() if self.holds(key)}
-        self.is_loaded = self.is_absent = False
-
-    def holds(self, key: str) -> bool:
-        """Whether a tensor of this name is the classifier's."""
-        return key.startswith(self.prefixes)
-
-    def settle(self, _: nn.Module, state: dict[str, Any], *rest: Any) -> None:
-        """Hook of torch before loading: take the file's classifier out where it is of another number of classes."""
-        found = [key for key in state if self.holds(key)]
-        self.is_absent = bool(self.own) and not found
-        for key in found:
-            if self.background_classes and len(state[key]) == self.own.get(key, (0,))[0] + self.background_classes:
-                state[key] = state[key][self.background_classes :]
-        self.is_loaded = bool(found) and all(self.own.get(key) == state[key].shape for key in found)
-        if not self.is_loaded:
-            for key in found:
-                del state[key]
-
-
-def _weights_message(config: BackboneConfig, error: Exception) -> str:
-    if isinstance(config.pretrained, str):
-        return f"{config.pretrained}: not usable as weights of {config.model_name}: {_one_line(error)}"
-    return (
-        f"the pretrained weights of {config.model_name} could not be had ({_one_line(error)}). Without network access, "
-        "give pretrained='FILE.safetensors' (autotimm train: --set weights=FILE.safetensors) with weights you have "
-        "downloaded, or pretrained=False to start from random weights"
-    )
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}"
+def _anywhere(text: str) -> str:
+    """A shell pattern as it is, and a plain word as one that matches anywhere."""
+    return text if _is_shell_pattern(text) or not text else f"*{text}*"

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from autotimm.data.batch import ClassificationBatch
 from autotimm.losses.classification import ClassificationLoss, balanced_weights
 from autotimm.metrics import MetricConfig, Stage, TaskMetric, build_metric
-from autotimm.models.backbones import BackboneConfig, create_classifier, imagenet_class_names, preprocess_of
+from autotimm.models.backbones import BackboneConfig, create_classifier, preprocess_of
 from autotimm.models.custom_loss import LossFunction, custom_loss, is_recorded, recalled_loss, recordable_loss
 from autotimm.models.freezing import FrozenBackbone
 from autotimm.models.seeding import seeded_weights
@@ -104,11 +104,11 @@ class ImageClassifier(TaskModel):
     ) -> None:
         config = _as_config(backbone, pretrained)
         with seeded_weights(seed):
-            network, has_trained_head = create_classifier(config, num_classes)
-        imagenet_names = imagenet_class_names(num_classes)
+            created = create_classifier(config, num_classes)
+        network, config = created.network, created.config
         super().__init__(
             num_classes=num_classes,
-            class_names=class_names or imagenet_names,
+            class_names=class_names or created.class_names,
             preprocess=preprocess_of(network),
             training=TrainingOptions(
                 lr=lr,
@@ -122,7 +122,7 @@ class ImageClassifier(TaskModel):
                 compile_model=compile_model,
             ),
         )
-        self.names_given = class_names is not None or (has_trained_head and imagenet_names is not None)
+        self.names_given = class_names is not None or (created.has_trained_head and created.class_names is not None)
         given_loss, loss_fn = loss_fn, recordable_loss(loss_fn)
         backbone, pretrained = asdict(config), config.pretrained
         self.save_hyperparameters()

@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from autotimm.models import BackboneConfig, ImageClassifier, list_backbones, load_checkpoint
-from autotimm.models.backbones import create_backbone, preprocess_of
+from autotimm.models.backbones import create_backbone, create_classifier, preprocess_of
 from autotimm.runtime import Preprocess, fit_image, load_image
 from autotimm.runtime.errors import CheckpointError, ConfigError, DataError
 from autotimm.runtime.pictures import generate
@@ -94,14 +94,48 @@ def test_configuration_reaches_timm() -> None:
     assert model.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("size", [64, (64, 96)])
+def test_preprocessing_follows_the_size_that_a_transformer_is_made_for(size: Any) -> None:
+    model = create_backbone(BackboneConfig("test_vit", False, extra_kwargs={"img_size": size}), num_classes=4)
+    assert preprocess_of(model).size == ((64, 64) if size == 64 else size)
+    assert model(torch.zeros(1, 3, *preprocess_of(model).size)).shape == (1, 4)
+
+
+def test_arguments_that_cannot_be_recorded() -> None:
+    config = BackboneConfig("test_resnet", pretrained=False, extra_kwargs={"act_layer": torch.nn.SiLU})
+    with pytest.raises(ConfigError, match="give it by name"):
+        create_classifier(config, 3)
+    by_name = BackboneConfig("test_resnet", pretrained=False, extra_kwargs={"act_layer": "silu"})
+    assert isinstance(create_classifier(by_name, 3).network.conv1[2], torch.nn.SiLU)
+
+
 def test_list_backbones() -> None:
     assert {"resnet18", "resnet50", "seresnet50"} <= set(list_backbones("resnet"))
     assert list_backbones("resnet1?") == ["resnet18"]
-    assert list_backbones("nothing like it") == []
+    assert list_backbones(" ResNet1? ") == ["resnet18"]
+    assert list_backbones("nothing like it") == list_backbones("nothing?like*it") == list_backbones("no.thing") == []
+    assert set(list_backbones()) == set(timm.list_models())
     trained = list_backbones("test_*", pretrained_only=True)  # by name and tag
     assert "test_vit.r160_in1k" in trained
     assert not any(name.startswith("test_maxvit") for name in trained)  # a registered name without weights
     assert "test_maxvit" in list_backbones("test_*")
+
+
+def test_list_backbones_by_their_weights() -> None:
+    every = timm.list_models(include_tags=True)
+    assert set(list_backbones("resnet50.a1_in1k")) == {name for name in every if "resnet50.a1_in1k" in name}
+    assert list_backbones("resnet50.a?_in1k")[:2] == ["resnet50.a1_in1k", "resnet50.a2_in1k"]
+    assert set(list_backbones("*.in22k")) == {name for name in every if "in22k" in name.partition(".")[2]}
+    assert list_backbones("in22k") == list_backbones("*.in22k")
+    assert "convnext_tiny.fb_in22k" in list_backbones("convnext_*.in22k", pretrained_only=True)
+    assert "davit_huge" not in list_backbones("davit*.*")  # of which there are no weights
+
+
+def test_weights_that_timm_does_not_have() -> None:
+    with pytest.raises(ConfigError, match=r"no weights 'resnet18\.b1_in1k'; it has resnet18\.a1_in1k, "):
+        create_backbone(BackboneConfig("resnet18.b1_in1k", pretrained=False))
+    model = create_backbone(BackboneConfig("resnet50.a3_in1k", pretrained=False))
+    assert preprocess_of(model).size == (160, 160)
 
 
 @pytest.mark.parametrize("as_path", [True, False])
