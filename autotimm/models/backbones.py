@@ -168,7 +168,7 @@ def _create(config: BackboneConfig, kwargs: dict[str, Any], name: str) -> tuple[
             raise CheckpointError(unavailable(name, error)) from error
         raise ConfigError(f"backbone {name} cannot be created: {named(error)}") from error
     if by_timm:
-        has_trained_head = getattr(model, "num_classes", None) == model.pretrained_cfg["num_classes"]
+        has_trained_head = getattr(model, "num_classes", 0) == model.pretrained_cfg.get("num_classes")
     else:
         has_trained_head = bool(config.pretrained) and load_weights(model, name, file)
     if arguments.get("img_size") and model.pretrained_cfg.get("fixed_input_size"):
