@@ -20,8 +20,11 @@ from autotimm.runtime.pictures import generate
 from autotimm.training import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-EXAMPLES = sorted((ROOT / "examples").iterdir())
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+EXAMPLES = sorted([*(ROOT / "examples").iterdir(), *(ROOT / "autotimm" / "training" / "templates").iterdir()])
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 CLI: Any = typer.main.get_command(app)
 
@@ -51,7 +54,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
 
 def parse(line: str) -> None:
     """Parse a command line with the real commands and options, without running it."""
-    words = shlex.split(line, comments=True)[1:]
+    words = shlex.split(line.partition(" > ")[0], comments=True)[1:]
     context = CLI.make_context("autotimm", list(words))
     name, command, rest = CLI.resolve_command(context, words)
     if command is not None and rest:  # in prose, a bare `autotimm verify` only names the command
@@ -106,6 +109,20 @@ def test_python_of_the_readme_runs(reader: Path, index: int, capsys: pytest.Capt
     assert list(reader.glob("*.onnx"))
 
 
+@pytest.mark.filterwarnings("ignore:.*batch_size=32 is more than the 18 images")
+def test_python_of_the_training_page_runs(reader: Path, color_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a smaller network, three classes and one epoch."""
+    (code,) = blocks(ROOT / "docs" / "training.md", "python")
+    smaller = {"convnext_atto": "test_convnext", "num_classes=6": "num_classes=3", "max_epochs=12": "max_epochs=1"}
+    for said, done in smaller.items():
+        assert said in code
+        code = code.replace(said, done)
+    (reader / "data").mkdir()
+    (reader / "data" / "trash").symlink_to(color_images)
+    exec(compile(code, "docs/training.md", "exec"), {"__name__": "__main__"})
+    assert "best_checkpoint" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", [path for path in EXAMPLES if path.suffix == ".yaml"], ids=lambda path: path.name)
 def test_example_configurations_are_understood(path: Path) -> None:
     config = load_config(path)
@@ -118,7 +135,9 @@ def test_files_and_modules_that_are_named_exist(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     links = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
     named = [span for span in spans(document) if re.fullmatch(r"(autotimm|tests|examples)/[\w/.]+", span)]
-    for name in [*links, *named]:
+    for name in links:
+        assert (document.parent / name).exists(), name
+    for name in named:
         assert (ROOT / name).exists(), name
     for module in re.findall(r"python -m (autotimm[\w.]*)", text):
         assert importlib.util.find_spec(module) is not None, module

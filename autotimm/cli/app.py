@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from autotimm.cli import evaluating, exporting, inspecting, measuring, predicting, training
-from autotimm.cli.console import complain
+from autotimm.cli.console import complain, show_warning
 from autotimm.runtime.errors import AutoTimmError, BackendUnavailableError
 from autotimm.version import __version__
 
@@ -55,6 +56,7 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 a failure the user can mend, 2 wrong usage, 130 interrupted."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # accepted anywhere on the line
+    warnings.showwarning = show_warning
     try:
         app(args=arguments, prog_name="autotimm")
     except SystemExit as stop:

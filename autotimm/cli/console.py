@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from autotimm.runtime.errors import AutoTimmError
+from autotimm.runtime.errors import AutoTimmError, DataWarning
 
 # No markup: file names, class names and shapes hold brackets. No wrapping: a line that is piped or copied stays one.
 out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -23,6 +23,19 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 def complain(message: str) -> None:
     """One readable error on standard error."""
     err.print(Text.assemble(("error:", "bold red"), " ", message))
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In place of Python's own way of showing a warning, which tells of lines of code."""
+    name = "warning:" if issubclass(category, DataWarning) else f"{category.__name__}:"
+    err.print(Text.assemble((name, "bold yellow"), " ", " ".join(str(message).split())))
 
 
 def write_json(content: Any, path: Path) -> None:

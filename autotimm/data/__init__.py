@@ -1,8 +1,7 @@
 """Training data: folders, CSV files and annotation files to batches of uint8 pixels."""
 
-from autotimm.data.bad_images import BadImageWarning
 from autotimm.data.classification import ImageDataModule
 from autotimm.data.detection import DetectionDataModule
 from autotimm.data.multi_label import MultiLabelImageDataModule
 
-__all__ = ["BadImageWarning", "DetectionDataModule", "ImageDataModule", "MultiLabelImageDataModule"]
+__all__ = ["DetectionDataModule", "ImageDataModule", "MultiLabelImageDataModule"]

@@ -9,13 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args
 from torch.utils.data import Dataset
 
 from autotimm.data.samplers import SampleKey
-from autotimm.runtime.errors import AutoTimmError, ConfigError, DataError, ImageError
+from autotimm.runtime.errors import AutoTimmError, ConfigError, DataError, DataWarning, ImageError
 
 BadImagePolicy = Literal["refuse", "skip"]
-
-
-class BadImageWarning(UserWarning):
-    """An image that cannot be read was passed over."""
 
 
 class PassedOver(NamedTuple):
@@ -51,7 +47,7 @@ class BadImages:
         """Warn of an image, the first time it is met."""
         if message not in self.seen:
             self.seen[message] = None
-            warnings.warn(f"passed over a {message} ({len(self.seen)} so far)", BadImageWarning, stacklevel=3)
+            warnings.warn(f"passed over a {message} ({len(self.seen)} so far)", DataWarning, stacklevel=3)
 
 
 class TrainingSamples(Dataset[Any], ABC):

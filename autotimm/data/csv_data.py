@@ -25,7 +25,7 @@ from autotimm.data.tables import (
     read_table,
     sorted_names,
 )
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 
 
 def read_single_label_data(
@@ -89,7 +89,7 @@ def read_multi_label_data(
         warnings.warn(
             f"{train.file}: no image has the class {', '.join(never[:8])} ({len(never)} of {len(class_names)} "
             "classes); it cannot be learned",
-            UserWarning,
+            DataWarning,
             stacklevel=2,
         )
     read = partial(_read_multi, root, layout, class_names)

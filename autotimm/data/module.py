@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from autotimm.data.bad_images import BadImages
 from autotimm.data.loading import default_workers, make_loader
 from autotimm.data.samplers import SeededSampler, ShardSampler
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 from autotimm.runtime.preprocess import Preprocess
 
 REMEMBERED_IMAGES = 32
@@ -160,7 +160,7 @@ class VisionDataModule(pl.LightningDataModule, ABC):
             warnings.warn(
                 f"{self.root}: batch_size={self.batch_size}{processes} is more than the {length} images to train on: "
                 "each epoch is one step with all of them",
-                UserWarning,
+                DataWarning,
                 stacklevel=2,
             )
         return self._loader(dataset, sampler)

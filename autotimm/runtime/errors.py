@@ -46,6 +46,10 @@ class DataError(AutoTimmError):
     """A data set whose folders, annotations or labels cannot be used."""
 
 
+class DataWarning(UserWarning):
+    """Something about a data set that a user should know, and that the work goes on with."""
+
+
 class ImageError(AutoTimmError):
     """One image that cannot be decoded, or that is refused before it is decoded."""
 

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,26 @@ def test_an_unknown_key_is_told_with_its_near_match(run: Run, config: Path) -> N
     assert "did you mean trainer?" in run("train", config, "--set", "trainr.max_epochs=3").complaint
     assert "no backbone 'resnet5O'; did you mean" in run("train", config, "--set", "model.backbone=resnet5O").complaint
     assert not Path("runs").exists()
+
+
+@pytest.mark.filterwarnings("default::autotimm.runtime.DataWarning")  # as outside tests: shown, not raised
+def test_bad_images_are_skipped_by_option_and_named_in_one_line(run: Run, config: Path, color_images: Path) -> None:
+    shutil.copytree(color_images, "data")
+    Path("data/train/red/0.png").write_text("not an image")
+    refused = run("train", config, "--set", "data.root=data")
+    assert "training image data/train/red/0.png" in refused.complaint
+    skipped = run("train", config, "--set", "data.root=data", "--set", "data.bad_images=skip")
+    assert skipped.status == 0
+    (warning,) = [line for line in skipped.err.splitlines() if line.startswith("warning: ")]
+    assert "data/train/red/0.png" in warning
+    assert "(1 so far)" in warning
+
+
+def test_a_configuration_to_start_from(run: Run) -> None:
+    printed = run("train", "--init", "probe")
+    assert yaml.safe_load(printed.out)["model"]["class"] == "ImageClassifier"
+    assert "did you mean multilabel" in run("train", "--init", "multilable").complaint
+    assert run("train", "config.yaml", "--init", "probe").status == 2
 
 
 def test_mistakes(run: Run, config: Path, tmp_path: Path) -> None:

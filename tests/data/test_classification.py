@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from autotimm.data import BadImageWarning, ImageDataModule
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.data import ImageDataModule
+from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 from autotimm.runtime.images import load_image
 from autotimm.runtime.preprocess import Preprocess
 from autotimm.runtime.resize import fit_image
@@ -194,7 +194,7 @@ def test_bad_images_can_be_passed_over(folder: Path, workers: int) -> None:
     for split in ("train", "val"):
         (folder / split / "dog" / "1.png").write_bytes(b"no image")
     data = ready(folder, bad_images="skip", num_workers=workers, augmentation="none")
-    with pytest.warns(BadImageWarning, match=r"training image .*dog.1\.png") as caught:
+    with pytest.warns(DataWarning, match=r"training image .*dog.1\.png") as caught:
         paths = [Path(path) for batch in data.train_dataloader() for path in batch.paths]
     assert len(caught) == 1
     assert sorted(path.name for path in paths if path.parent.name == "dog") == [
@@ -204,7 +204,7 @@ def test_bad_images_can_be_passed_over(folder: Path, workers: int) -> None:
         "3.png",
         "4.png",
     ]
-    with pytest.warns(BadImageWarning, match=r"validation image .*dog.1\.png"):
+    with pytest.warns(DataWarning, match=r"validation image .*dog.1\.png"):
         assert sum(len(batch.labels) for batch in data.val_dataloader()) == 5
     assert len(data.bad_images.seen) == 2
 

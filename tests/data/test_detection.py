@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from pytorch_lightning.utilities import move_data_to_device
 
-from autotimm.data import BadImageWarning, DetectionDataModule
+from autotimm.data import DetectionDataModule
 from autotimm.data.batch import DetectionBatch
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 from autotimm.runtime.images import load_image
 from autotimm.runtime.preprocess import Preprocess
 from autotimm.runtime.resize import fit_image
@@ -155,12 +155,12 @@ def test_bad_images_can_be_passed_over(root: Path, workers: int) -> None:
         Image.new("RGB", (40, 80)).save(root / "images" / split / "2.png")
     data = DetectionDataModule(root, batch_size=5, num_workers=workers, augmentation="none", bad_images="skip")
     data.use_preprocess(PREPROCESS)
-    with pytest.warns(BadImageWarning) as caught:
+    with pytest.warns(DataWarning) as caught:
         (batch,) = data.train_dataloader()
     assert len(caught) == 2
     assert sorted(Path(path).name for path in batch.paths) == ["0.png", "3.png", "3.png", "3.png", "4.png"]
     assert [len(boxes) for boxes in batch.boxes] == [len(labels) for labels in batch.labels]
-    with pytest.warns(BadImageWarning) as caught:
+    with pytest.warns(DataWarning) as caught:
         (batch,) = data.val_dataloader()
     assert ["annotations are for" in str(warning.message) for warning in caught] == [False, True]
     assert [Path(path).name for path in batch.paths] == ["0.png", "3.png"]

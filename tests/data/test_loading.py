@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from autotimm.data.bad_images import BadImages, BadImageWarning, EvaluationSamples, TrainingSamples
+from autotimm.data.bad_images import BadImages, EvaluationSamples, TrainingSamples
 from autotimm.data.loading import ImageLoader, default_workers, make_loader
 from autotimm.data.samplers import SeededSampler, ShardSampler
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 
 
 class Squares(Dataset):
@@ -260,7 +260,7 @@ def test_training_takes_the_next_image_in_place_of_a_bad_one(workers: int) -> No
     loader = make_loader(
         Training({3, 4, 9}), collate, 5, workers, SeededSampler(10, 0, batch_size=5), bad_images=bad_images
     )
-    with pytest.warns(BadImageWarning) as caught:
+    with pytest.warns(DataWarning) as caught:
         first, _ = (torch.cat(list(loader)).tolist() for _ in range(2))
     assert first == [[{3: 5, 4: 5, 9: 0}.get(index, index), seed] for index, seed in SeededSampler(10, 0, batch_size=5)]
     assert sorted(bad_images.seen) == [f"training image {index} is bad" for index in (3, 4, 9)]
@@ -271,7 +271,7 @@ def test_training_takes_the_next_image_in_place_of_a_bad_one(workers: int) -> No
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_leaves_bad_images_out(workers: int) -> None:
     loader = make_loader(Evaluation({0, 4, 5}), collate, 2, workers, bad_images=BadImages("skip"))
-    with pytest.warns(BadImageWarning) as caught:
+    with pytest.warns(DataWarning) as caught:
         sizes = [[row[0] for row in batch.tolist()] for batch in loader]
     assert sizes == [[1], [2, 3], [6, 7], [8, 9]]
     assert len(caught) == 3
@@ -293,7 +293,7 @@ def test_padding_is_still_known_where_images_were_left_out() -> None:
             del indices[loader.sampler.own :]
         return indices
 
-    with pytest.warns(BadImageWarning):
+    with pytest.warns(DataWarning):
         assert counted() == [9]
 
 
@@ -301,9 +301,9 @@ def test_nothing_but_bad_images() -> None:
     everything = set(range(10))
     with pytest.raises(DataError, match="none of the 10 images to train on can be read; the first"):
         list(make_loader(Training(everything), collate, 2, 0, SeededSampler(10, 0, batch_size=2)))
-    with pytest.warns(BadImageWarning), pytest.raises(DataError, match="none of the images can be read; the first"):
+    with pytest.warns(DataWarning), pytest.raises(DataError, match="none of the images can be read; the first"):
         list(make_loader(Evaluation(everything), collate, 2, 0, bad_images=BadImages("skip")))
-    with pytest.warns(BadImageWarning), pytest.raises(DataError, match="no image of its batch can be read"):
+    with pytest.warns(DataWarning), pytest.raises(DataError, match="no image of its batch can be read"):
         list(make_loader(Evaluation({0, 1}), collate, 2, 0, ShardSampler(10, 0, 2), bad_images=BadImages("skip")))
 
 
