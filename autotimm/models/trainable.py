@@ -117,6 +117,7 @@ class TrainableModule(pl.LightningModule, ABC):
         if not torch.isfinite(loss.detach()):
             raise DataError(self._not_finite(losses, batch, batch_index))
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.images))
+        self.log("lr", self.fastest_learning_rate(), batch_size=1)
         terms = {f"train/{name}": value.detach() for name, value in losses.items() if name != "loss"}
         if terms:
             self.log_dict(terms, batch_size=len(batch.images))
@@ -219,6 +220,11 @@ class TrainableModule(pl.LightningModule, ABC):
     def learning_rate(self) -> float:
         """The peak learning rate."""
         return self.lr
+
+    def fastest_learning_rate(self) -> float:
+        """The learning rate of this step, of the parameters that learn fastest."""
+        groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+        return max((float(group["lr"]) for group in groups), default=0.0)
 
     def learning_rate_scales(self) -> dict[str, float]:
         """Factors on the learning rate by prefix of the parameter names; the longest that fits counts."""

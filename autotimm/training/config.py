@@ -82,7 +82,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     return TrainConfig(model, _section(content, "data", path), _section(content, "trainer", path), weights)
 
 
-def run_training(config: TrainConfig, resume: str | Path | None = None) -> TrainingSummary:
+def run_training(config: TrainConfig, resume: str | Path | None = None) -> TrainingSummary | None:
     """Build what a configuration describes, and train it.
 
     Args:
@@ -90,7 +90,7 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Train
         resume: a checkpoint of an earlier training to go on from.
 
     Returns:
-        How it ended, and where the checkpoints are.
+        How it ended, and where the checkpoints are; ``None`` in all but the first process of a distributed training.
 
     Raises:
         AutoTimmError: of whatever kind, where the model, the data or the trainer cannot be built or do not fit.
@@ -114,8 +114,7 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Train
         trainer.fit(model, datamodule=data, ckpt_path=resume)
     except MisconfigurationException as error:  # Lightning's word for what we call a ConfigError
         raise ConfigError(f"the trainer cannot train as it is configured: {error}") from error
-    summary: TrainingSummary = trainer.summary
-    return summary
+    return trainer.summary if trainer.is_global_zero else None
 
 
 class _Loader(yaml.SafeLoader):

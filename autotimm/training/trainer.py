@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,7 @@ from autotimm.training.exact_resume import ExactResume
 from autotimm.training.interruption import StopBetweenSteps
 from autotimm.training.loggers import logger_configs
 from autotimm.training.progress import EpochLines, TrainingBar
+from autotimm.training.quiet import quiet
 from autotimm.training.resuming import check_resumable
 from autotimm.training.run_folder import RunFolder
 from autotimm.training.summary import TrainingSummary
@@ -103,7 +101,7 @@ class AutoTrainer(pl.Trainer):
         self._of_this_run: list[Callback] = []
         self._seconds = 0.0
         self.callbacks: list[Callback]
-        with _quiet():
+        with quiet():
             super().__init__(
                 max_epochs=max_epochs,
                 default_root_dir=default_root_dir,
@@ -152,13 +150,16 @@ class AutoTrainer(pl.Trainer):
             self._tune(model, datamodule, self._tuner)
         self._start_run(model)
         try:
-            with _quiet():
+            with quiet():
                 super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         except SystemExit as stop:  # how Lightning ends after Ctrl-C
             if self.state.status != TrainerStatus.INTERRUPTED:
                 raise
-            kept = f": go on with --resume {self.last_checkpoint}" if self._keeps_checkpoints else ""
-            raise KeyboardInterrupt(f"the training was interrupted{kept}") from stop
+            has_last = self._keeps_checkpoints and self._checkpointing.last_model_path
+            way = (
+                f": go on with --resume {self.last_checkpoint}" if has_last else ", and there is nothing to go on from"
+            )
+            raise KeyboardInterrupt(f"the training was interrupted{way}") from stop
         finally:
             self._seconds = time.perf_counter() - start
 
@@ -175,7 +176,12 @@ class AutoTrainer(pl.Trainer):
             raise ConfigError(
                 "tuner_config needs one of AutoTimm's models and data modules: fit(model, datamodule=...)"
             )
-        with _quiet():
+        if self.world_size > 1:
+            raise ConfigError(
+                f"this trainer runs {self.world_size} processes, which would each find something else: tune with "
+                "devices=1 first, and give lr and batch_size"
+            )
+        with quiet():
             found = tune(model, datamodule, config, **self._hardware)
         if self._shows_progress and self.is_global_zero:
             settings = {"lr": found.lr, "batch_size": found.batch_size}
@@ -225,7 +231,11 @@ class AutoTrainer(pl.Trainer):
         Raises:
             ConfigError: nothing has been saved.
         """
-        return _saved(self._checkpointing.last_model_path, "last")
+        checkpoints = self._checkpointing
+        path = checkpoints.last_model_path
+        if not path and checkpoints.best_model_path:  # Lightning's spawned processes only tell of the best one
+            path = str(Path(checkpoints.best_model_path).with_name("last.ckpt"))
+        return _saved(path, "last")
 
     @property
     def best_score(self) -> float | None:
@@ -241,18 +251,17 @@ class AutoTrainer(pl.Trainer):
             ConfigError: nothing has been saved.
         """
         checkpoints = self._checkpointing
-        folder = next(one.folder for one in self._of_this_run if isinstance(one, RunFolder))
-        log = folder / "metrics.csv" if folder is not None else None
-        best = read_checkpoint(self.best_checkpoint)
+        log = self.last_checkpoint.parents[1] / "metrics.csv"
+        best, last = (read_checkpoint(path)["epoch"] + 1 for path in (self.best_checkpoint, self.last_checkpoint))
         return TrainingSummary(
-            epochs=self.current_epoch,
+            epochs=last,
             seconds=self._seconds,
             monitor=checkpoints.monitor,
-            best_epoch=int(best["epoch"]) + 1,
+            best_epoch=best,
             best_score=self.best_score,
             best_checkpoint=self.best_checkpoint,
             last_checkpoint=self.last_checkpoint,
-            log=log if log is not None and log.is_file() else None,
+            log=log if log.is_file() else None,
         )
 
     @property
@@ -274,20 +283,3 @@ def _saved(path: str, which: str) -> Path:
     if not path:
         raise ConfigError(f"there is no {which} checkpoint yet: no epoch was finished")
     return Path(path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Lightning's remarks about devices and products off the screen, and the warnings no one can act on."""
-    remarks = logging.getLogger("pytorch_lightning")
-    level = remarks.level
-    remarks.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        # a frozen backbone is in evaluation mode on purpose; fit() sees to all else
-        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
-        # Lightning 2.6 asks torch's pytree in a way that torch 2.14 has deprecated
-        warnings.filterwarnings("ignore", r".*LeafSpec", FutureWarning)
-        try:
-            yield
-        finally:
-            remarks.setLevel(level)

@@ -128,6 +128,18 @@ def test_the_second_interrupt_stops_at_once(color_images: Path, tmp_path: Path) 
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def test_interrupted_before_the_first_step(color_images: Path, tmp_path: Path) -> None:
+    class Early(Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            raise KeyboardInterrupt
+
+    ours = AutoTrainer(default_root_dir=tmp_path, accelerator="cpu", enable_progress_bar=False, callbacks=[Early()])
+    images = ImageDataModule(color_images, image_size=32, batch_size=3, num_workers=0)
+    with pytest.raises(KeyboardInterrupt, match="nothing to go on from"):
+        ours.fit(ImageClassifier("test_resnet", 3, pretrained=False), datamodule=images)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_averages_must_be_as_they_were(color_images: Path, tmp_path: Path) -> None:
     plain, _ = training(color_images, tmp_path / "plain", Recorder(interrupt_at=2), {}, {})
     averaged, _ = training(color_images, tmp_path / "ema", Recorder(interrupt_at=2), {}, {"ema_decay": 0.9})

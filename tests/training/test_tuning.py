@@ -114,4 +114,8 @@ def test_mistakes_are_named(color_images: Path, tmp_path: Path) -> None:
         TunerConfig(lr_steps=3)
     with pytest.raises(ConfigError, match="max_batch_size"):
         tune(*parts(color_images), TunerConfig(auto_lr=False), **HARDWARE)
+    two = AutoTrainer(tuner_config=True, devices=2, accelerator="cpu", default_root_dir=tmp_path)
+    model, data = parts(color_images)
+    with pytest.raises(ConfigError, match="2 processes"):
+        two.fit(model, datamodule=data)
     assert AutoTrainer(tuner_config=False, default_root_dir=tmp_path)._tuner is None
