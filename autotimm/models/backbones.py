@@ -16,6 +16,7 @@ from torch import nn
 
 from autotimm.models.backbone_sources import describe_source
 from autotimm.models.backbone_weights import has_source, load_weights, named, unavailable
+from autotimm.models.memory_layout import guard_strided_convolutions
 from autotimm.models.record import plain
 from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.runtime.preprocess import Fit, Preprocess
@@ -174,6 +175,7 @@ def _create(config: BackboneConfig, kwargs: dict[str, Any], name: str) -> tuple[
     if arguments.get("img_size") and model.pretrained_cfg.get("fixed_input_size"):
         height, width = timm.layers.to_2tuple(arguments["img_size"])
         model.pretrained_cfg["input_size"] = (model.pretrained_cfg["input_size"][0], height, width)
+    guard_strided_convolutions(model)
     return model, has_trained_head
 
 

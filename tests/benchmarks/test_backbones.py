@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+import timm
+from PIL import Image
+
+from autotimm.benchmarks.backbones import BACKBONES, CLASSES, HEADER, Walked, as_markdown, walk
+from autotimm.benchmarks.image_folders import write_image_folder
+from autotimm.models.backbones import list_backbones
+
+
+def test_an_image_folder_has_what_was_asked_for(tmp_path: Path) -> None:
+    root = write_image_folder(tmp_path / "new", classes=3, train=7, val=3, size=(24, 32))
+    counts = {str(folder.relative_to(root)): len(list(folder.iterdir())) for folder in sorted(root.glob("*/*"))}
+    assert counts == {
+        **{f"train/class_{index}": (3, 2, 2)[index] for index in range(3)},
+        **{f"val/class_{index}": 1 for index in range(3)},
+    }
+    files = sorted(root.rglob("*.jpg"))
+    contents = set()
+    for path in files:
+        with Image.open(path) as image:
+            assert image.size == (32, 24)
+            contents.add(image.tobytes())
+    assert len(contents) == len(files) == 10
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return write_image_folder(tmp_path / "images", classes=CLASSES, train=4, val=4, size=(60, 80))
+
+
+def test_a_backbone_that_works(images: Path, tmp_path: Path) -> None:
+    walked = walk("test_resnet", images, tmp_path)
+    assert walked.failure == ""
+    assert walked.size == (160, 160)
+    assert walked.million_parameters == pytest.approx(
+        sum(parameter.numel() for parameter in timm.create_model("test_resnet", num_classes=CLASSES).parameters()) / 1e6
+    )
+    assert 0.5 < walked.loss < 5
+    assert walked.images == 4
+    assert walked.worst < 1e-3
+    assert walked.megabytes > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [("resnet_of_nobody", "creation failed: there is no backbone"), ("resnet18|a", "creation failed: ")],
+)
+def test_a_backbone_that_does_not(name: str, failure: str, images: Path, tmp_path: Path) -> None:
+    walked = walk(name, images, tmp_path)
+    assert walked.failure.startswith(failure)
+    assert walked.megabytes == 0
+
+
+def test_the_table() -> None:
+    works = Walked("one", 5.4, "", 1.23, (64, 96), 1.5, 2.4e-7, 4, 3.21)
+    fails = Walked("two", 1.0, "training step failed: a | b")
+    lines = as_markdown([works, fails]).splitlines()
+    assert lines[2] == "| one | 1.2 | 64x96 | 1.50 | verified on 4 images | 2.4e-07 | 3.2 | 5 |"
+    assert lines[3] == "| two |  |  |  | **training step failed: a / b** |  |  | 1 |"
+    assert all(line.count("|") == len(HEADER) + 1 for line in lines[:4])
+    assert lines[5].startswith("1 of 2 in 6 seconds; ")
+    assert f"timm {timm.__version__}" in lines[5]
+
+
+def test_the_choice_is_of_different_architectures_that_exist() -> None:
+    assert len(set(BACKBONES)) == len(BACKBONES) >= 20
+    assert set(BACKBONES) <= set(list_backbones())
