@@ -82,6 +82,8 @@ class TrainableModule(pl.LightningModule, ABC):
         self.scheduler_kwargs = dict(options.scheduler_kwargs or {})
         self.layer_decay = options.layer_decay
         self.compile_model = options.compile_model
+        self.checks_loss = True
+        """Whether training stops at a loss that is not finite; a search for the learning rate goes that far."""
         self._training_network: Any = None
         self._stages: dict[str, _Stage] = {}
 
@@ -114,7 +116,7 @@ class TrainableModule(pl.LightningModule, ABC):
         """
         losses = self.losses(batch, batch_index)
         loss = losses["loss"]
-        if not torch.isfinite(loss.detach()):
+        if self.checks_loss and not torch.isfinite(loss.detach()):
             raise DataError(self._not_finite(losses, batch, batch_index))
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.images))
         self.log("lr", self.fastest_learning_rate(), batch_size=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -98,6 +99,7 @@ def tune(model: Any, data: Any, config: TunerConfig, accelerator: Any, devices: 
                 data.batch_size = found_batch
                 model.load_state_dict(weights)
             if config.auto_lr:
+                model.checks_loss = False
                 found_lr = _find_lr(_trainer(folder, accelerator, devices, precision), model, data, config)
                 # a rule of the model (official YOLOX: lr is for 64 images) may stand between lr and the optimizer's
                 found_lr *= model.lr / model.learning_rate()
@@ -108,6 +110,7 @@ def tune(model: Any, data: Any, config: TunerConfig, accelerator: Any, devices: 
             raise KeyboardInterrupt("the search was interrupted; nothing has been trained") from error
         raise
     finally:
+        model.checks_loss = True
         model.load_state_dict(weights)
     return Tuned(found_lr, found_batch)
 
@@ -149,7 +152,9 @@ def _find_lr(trainer: pl.Trainer, model: Any, data: Any, config: TunerConfig) ->
         num_training=config.lr_steps,
         update_attr=False,
     )
-    suggestion = finder.suggestion() if finder is not None else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered `nan` values")  # past where the loss diverged
+        suggestion = finder.suggestion() if finder is not None else None
     if suggestion is None:
         raise ConfigError("the tuner found no learning rate at which the loss falls; give lr, or more lr_steps")
     return float(suggestion)

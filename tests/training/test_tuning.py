@@ -43,6 +43,24 @@ def test_a_learning_rate_is_found_and_nothing_else_changes(
     assert list(tmp_path.iterdir()) == []
 
 
+class Diverging(ImageClassifier):
+    """Whose loss is no number any more from the twenty-sixth step on, as where the learning rate is too large."""
+
+    def losses(self, batch: Any, batch_index: int) -> dict[str, torch.Tensor]:
+        loss = super().losses(batch, batch_index)["loss"]
+        return {"loss": loss * float("nan") if self.global_step > 25 else loss}
+
+
+def test_a_search_goes_through_where_the_loss_diverges(color_images: Path) -> None:
+    model, data = parts(color_images, Diverging)
+    before = weights(model)
+    found = tune(model, data, TunerConfig(auto_batch_size=False, lr_steps=40, max_lr=10.0), **HARDWARE)
+    assert found.lr is not None
+    assert found.lr < 1
+    assert same(before, weights(model))
+    assert model.checks_loss
+
+
 class Heavy(ImageClassifier):
     """Runs out of memory, as a GPU does, beyond five images."""
 
