@@ -189,7 +189,7 @@ class TrainableModule(pl.LightningModule, ABC):
     def _begin(self, stage: Stage) -> None:
         metric = self.make_metric(stage)
         metric.to(self.device)
-        self._stages[stage] = _Stage(metric, MeanMetric().to(self.device))
+        self._stages[stage] = _Stage(metric, MeanMetric(nan_strategy="disable").to(self.device))
 
     def _collect(self, stage: Stage, batch: Any, loaders: Any) -> None:
         seen = self._stages[stage]

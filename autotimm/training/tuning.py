@@ -126,6 +126,7 @@ def _trainer(folder: str, accelerator: Any, devices: Any, precision: Any) -> pl.
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        check_val_every_n_epoch=1_000_000,  # never
         max_epochs=1000,  # more than a search takes; a schedule wants an end
     )
 
