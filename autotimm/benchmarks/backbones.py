@@ -2,6 +2,9 @@
 
 Each starts from random weights and goes through one forward pass, one training step by ``AutoTrainer``, its
 checkpoint, the reload of that, export to ONNX and the verification of the artifact. Exits 1 if any of them fails.
+
+Fresh weights are made to count first (:func:`enliven`): many networks start with branches that are multiplied by
+nothing or almost nothing, and an artifact that computed them wrongly would still be equal.
 """
 
 from __future__ import annotations
@@ -19,20 +22,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
 from autotimm.benchmarks.image_folders import write_image_folder
 from autotimm.data import ImageDataModule
 from autotimm.export import export_to_onnx
-from autotimm.models import BackboneConfig, ImageClassifier, count_parameters, load_checkpoint
+from autotimm.models import BackboneConfig, ImageClassifier, TaskModel, count_parameters, load_checkpoint
+from autotimm.models.torch_backend import predictor_of
 from autotimm.runtime.environment import installed_version
 from autotimm.runtime.errors import AutoTimmError, one_line
+from autotimm.runtime.images import list_images
+from autotimm.runtime.results import Classification
 from autotimm.training import AutoTrainer
 
 BACKBONES = (
     "resnet18",
     "regnety_002",
     "densenet121",
-    "vgg11_bn",
     "hrnet_w18_small",
     "efficientnet_b0",
     "tf_efficientnet_lite0",
@@ -60,6 +66,10 @@ BACKBONES = (
 CLASSES, BATCH = 4, 4
 SIZE = (240, 320)
 """Height and width of the pictures."""
+TINY = 1e-3
+"""Parameters that are no larger anywhere are drawn anew."""
+LEAST_SPREAD = 1e-3
+"""So much must a probability differ between two pictures for their comparison to mean anything."""
 LIBRARIES = ("timm", "torch", "pytorch-lightning", "onnx", "onnxruntime")
 
 
@@ -78,6 +88,8 @@ class Walked:
     """Of the training step, before it."""
     worst: float = 0.0
     """Largest relative difference of a probability between the artifact and the reloaded model."""
+    spread: float = 0.0
+    """Largest difference of a probability between two pictures, in the reloaded model."""
     images: int = 0
     """So many were compared."""
     megabytes: float = 0.0
@@ -87,13 +99,14 @@ class Walked:
     def cells(self) -> tuple[str, ...]:
         """One row of the table."""
         if self.failure:
-            return (self.name, "", "", "", f"**{self.failure.replace('|', '/')}**", "", "", f"{self.seconds:.0f}")
+            return (self.name, "", "", "", f"**{self.failure.replace('|', '/')}**", "", "", "", f"{self.seconds:.0f}")
         return (
             self.name,
             f"{self.million_parameters:.1f}",
             "{}x{}".format(*self.size),
             f"{self.loss:.2f}",
             f"verified on {self.images} images",
+            f"{self.spread:.3f}",
             f"{self.worst:.1e}",
             f"{self.megabytes:.1f}",
             f"{self.seconds:.0f}",
@@ -106,7 +119,8 @@ HEADER = (
     "input",
     "loss of the step",
     "artifact",
-    "largest relative difference",
+    "spread",
+    "worst difference",
     "MB",
     "seconds",
 )
@@ -129,7 +143,7 @@ def walk(name: str, images: Path, folder: Path) -> Walked:
 
 def _walk(name: str, images: Path, folder: Path, start: float) -> Walked:
     with _step("creation"):
-        model = ImageClassifier(BackboneConfig(name, pretrained=False), CLASSES, seed=0)
+        model = ImageClassifier(BackboneConfig(name, pretrained=False), CLASSES, lr=1e-4, seed=0)
     height, width = model.preprocess.size
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
@@ -137,6 +151,7 @@ def _walk(name: str, images: Path, folder: Path, start: float) -> Walked:
         probabilities = model.eval().outputs_as_arrays(pixels)["probabilities"]
         if probabilities.shape != (2, CLASSES) or not np.isfinite(probabilities).all():
             raise AutoTimmError(f"it gave {probabilities.tolist()} for two images")
+    enliven(model.network)
     with _step("training step"):
         before = [parameter.detach().clone() for parameter in model.parameters()]
         trainer = AutoTrainer(
@@ -155,6 +170,11 @@ def _walk(name: str, images: Path, folder: Path, start: float) -> Walked:
         answers = [one.eval().outputs_as_arrays(pixels)["probabilities"] for one in (model, restored)]
         if not (answers[0] == answers[1]).all():
             raise AutoTimmError("the reloaded checkpoint gives other answers")
+        spread = spread_of(restored, images / "val")
+        if spread < LEAST_SPREAD:
+            raise AutoTimmError(
+                f"all pictures get the same answer, to {spread:.1e}: verifying that would prove nothing"
+            )
     with _step("export and verification"):
         record = export_to_onnx(restored, folder / "model.onnx").verification
     return Walked(
@@ -164,9 +184,36 @@ def _walk(name: str, images: Path, folder: Path, start: float) -> Walked:
         size=(height, width),
         loss=float(trainer.callback_metrics["train/loss"]),
         worst=record.worst["relative_probability"],
+        spread=spread,
         images=record.images,
         megabytes=(folder / "model.onnx").stat().st_size / 1e6,
     )
+
+
+def enliven(network: nn.Module) -> None:
+    """Draw what starts at zero or next to it, and let batch norm take the statistics of the next batch as they are.
+
+    Such are the layer scales of ConvNeXt and its kin (1e-6), the last norms of a ResNet's blocks, and most biases.
+    """
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.abs().max() > TINY:
+                continue
+            if parameter.ndim == 1 and not name.endswith("bias"):
+                parameter.uniform_(0.5, 1.0, generator=random)
+            else:
+                parameter.normal_(std=0.1, generator=random)
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+
+
+def spread_of(model: TaskModel, folder: Path) -> float:
+    """The largest difference of a probability between two of the pictures in a folder."""
+    results = predictor_of(model).predict(list_images(folder, recursive=True))
+    rows = [result.probabilities for result in results if isinstance(result, Classification)]
+    return float(np.ptp(np.stack(rows), axis=0).max())
 
 
 class _StepError(Exception):

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from PIL import Image
 
-from autotimm.benchmarks.backbones import BACKBONES, CLASSES, HEADER, Walked, as_markdown, walk
+from autotimm.benchmarks import backbones
+from autotimm.benchmarks.backbones import BACKBONES, CLASSES, HEADER, Walked, as_markdown, enliven, walk
 from autotimm.benchmarks.image_folders import write_image_folder
 from autotimm.models.backbones import list_backbones
 
@@ -39,8 +41,31 @@ def test_a_backbone_that_works(images: Path, tmp_path: Path) -> None:
     )
     assert 0.5 < walked.loss < 5
     assert walked.images == 4
+    assert 1e-3 < walked.spread <= 1
     assert walked.worst < 1e-3
     assert walked.megabytes > 1
+
+
+def test_branches_that_start_at_zero_are_made_to_count() -> None:
+    network = timm.create_model("resnet18", num_classes=2).eval()
+    block = network.layer1[0]
+    assert block.bn2.weight.abs().max() == 0  # timm starts the branches of a ResNet at nothing
+    kept = network.conv1.weight.clone()
+    enliven(network)
+    assert block.bn2.weight.min() >= 0.5
+    assert torch.equal(network.conv1.weight, kept)
+    assert block.bn1.weight.min() == block.bn1.weight.max() == 1
+    pixels = torch.rand(4, 3, 64, 64) * 3
+    network.train()(pixels)
+    trained = network.bn1.running_mean
+    torch.testing.assert_close(trained, network.conv1(pixels).mean(dim=(0, 2, 3)))
+
+
+def test_a_network_that_answers_always_the_same_proves_nothing(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbones, "enliven", lambda network: torch.nn.init.zeros_(network.fc.weight))
+    assert "would prove nothing" in walk("test_resnet", images, tmp_path).failure
 
 
 @pytest.mark.parametrize(
@@ -54,11 +79,11 @@ def test_a_backbone_that_does_not(name: str, failure: str, images: Path, tmp_pat
 
 
 def test_the_table() -> None:
-    works = Walked("one", 5.4, "", 1.23, (64, 96), 1.5, 2.4e-7, 4, 3.21)
+    works = Walked("one", 5.4, "", 1.23, (64, 96), 1.5, 2.4e-7, 0.25, 4, 3.21)
     fails = Walked("two", 1.0, "training step failed: a | b")
     lines = as_markdown([works, fails]).splitlines()
-    assert lines[2] == "| one | 1.2 | 64x96 | 1.50 | verified on 4 images | 2.4e-07 | 3.2 | 5 |"
-    assert lines[3] == "| two |  |  |  | **training step failed: a / b** |  |  | 1 |"
+    assert lines[2] == "| one | 1.2 | 64x96 | 1.50 | verified on 4 images | 0.250 | 2.4e-07 | 3.2 | 5 |"
+    assert lines[3] == "| two |  |  |  | **training step failed: a / b** |  |  |  | 1 |"
     assert all(line.count("|") == len(HEADER) + 1 for line in lines[:4])
     assert lines[5].startswith("1 of 2 in 6 seconds; ")
     assert f"timm {timm.__version__}" in lines[5]
