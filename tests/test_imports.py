@@ -14,8 +14,8 @@ CORE = (
     *("torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics", "onnx", "onnxscript", "yaml"),
     *("pycocotools", "safetensors"),
 )
-EXPORTING_BENCHMARKS = {"backbones", "budgets", "nms", "training_step"}
-"""These export models, and are not part of a command."""
+HEAVY_BENCHMARKS = {"backbones", "budgets", "nms", "training_step", "training_throughput"}
+"""These train or export models, and are not part of a command."""
 
 
 def without(packages: tuple[str, ...], code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def light_modules() -> list[str]:
     for package in ("runtime", "cli", "benchmarks"):
         names.append(f"autotimm.{package}")
         found = pkgutil.walk_packages([str(Path(root) / package)], f"autotimm.{package}.")
-        names += [module.name for module in found if module.name.split(".")[-1] not in EXPORTING_BENCHMARKS]
+        names += [module.name for module in found if module.name.split(".")[-1] not in HEAVY_BENCHMARKS]
     return names
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from autotimm.data.classification import EvaluationImages
-from autotimm.data.image_folder import LabelledImage
+from autotimm.data.labelled import ImageFiles, LabelledImages
 from autotimm.models.backbones import preprocess_of
 from autotimm.models.normalize import Normalize
 from autotimm.models.yolox.detector import yolox_preprocess
@@ -65,8 +65,9 @@ def test_host_training_and_graph_agree_on_every_mode(size: tuple[int, int], tmp_
         assert np.abs(load_image(path).astype(np.int16) - np.asarray(expected)).max() <= 1
         for preprocess, graph in graphs.items():
             host, _ = fit_image(load_image(path), preprocess)
-            training, _ = EvaluationImages((LabelledImage(path, 0),), preprocess)[0]
-            np.testing.assert_array_equal(training, host)
+            split = LabelledImages(ImageFiles((path,)), np.zeros(1, dtype=np.int64))
+            training = EvaluationImages(split, preprocess, "refuse", "validation").load(0)
+            np.testing.assert_array_equal(training.image, host)
             if preprocess is detector:
                 np.testing.assert_array_equal(host, letterboxed_by_opencv(load_image(path), *detector.size))
             (in_graph,) = graph.run(None, {"images": host[None]})
