@@ -1,4 +1,4 @@
-"""Classes that a user names: by a dotted path, with arguments, in YAML or in Python."""
+"""What a user names: classes by a dotted path, with arguments, in YAML or in Python; metrics to go by."""
 
 from __future__ import annotations
 
@@ -59,3 +59,8 @@ def import_class(kind: str, path: str) -> Callable[..., Any]:
         offered = [name for name, value in vars(module).items() if inspect.isclass(value)]
         raise ConfigError.unknown(f"{kind} class in {module_name},", class_name, offered)
     return found  # type: ignore[no-any-return]
+
+
+def mode_of(metric: str) -> str:
+    """Whether a metric should become small (``min``) or large (``max``), by its name."""
+    return "min" if any(word in metric.lower() for word in ("loss", "error", "distance")) else "max"

@@ -49,7 +49,7 @@ def train(
     from autotimm.training.config import load_config, run_training
 
     summary = run_training(load_config(config, set_ or []), resume=resume)
-    if summary is None:  # one of the other processes of a distributed training
+    if summary is None:  # a trial run, or one of the other processes of a distributed training
         return
     for name, value in _told(summary).items():
         out.print(Text.assemble((f"{name + ':':<17}", "bold"), value))  # a path stays one line, to be copied

@@ -128,7 +128,8 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _labelled(classes: dict[str, list[Path]], names: tuple[str, ...]) -> tuple[LabelledImage, ...]:
-    return tuple(LabelledImage(path, names.index(name)) for name, images in classes.items() for path in images)
+    index_of = {name: index for index, name in enumerate(names)}
+    return tuple(LabelledImage(path, index_of[name]) for name, images in classes.items() for path in images)
 
 
 def _check_known(classes: dict[str, list[Path]], names: tuple[str, ...], folder: Path) -> None:

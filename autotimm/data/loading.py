@@ -76,6 +76,7 @@ class ImageLoader(DataLoader[Any]):
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on where :meth:`state_dict` was called: the next pass gives the batches that are left of that epoch."""
         if isinstance(self.sampler, SeededSampler):
+            self._check_same_batches(state)
             self.sampler.set_epoch(state["epoch"])
             self._epoch, self._handed_over, self._resumed = state["epoch"], state["batches"], dict(state)
 
@@ -100,7 +101,6 @@ class ImageLoader(DataLoader[Any]):
             return
         self._epoch = self.sampler.epoch
         if resumed is not None and resumed["epoch"] == self._epoch:
-            self._check_same_batches(resumed)
             self.sampler.skip(resumed["batches"])
             self._handed_over = resumed["batches"]
 
@@ -122,11 +122,11 @@ class ImageLoader(DataLoader[Any]):
             )
             if state.get(key) != now[key]
         ]
-        if changed and state["batches"]:
+        if changed:
             raise ConfigError(
-                f"the training was stopped after {state['batches']} batches of epoch {state['epoch']} and cannot go on "
-                f"there, since its batches are others now: {'; '.join(changed)}. Restore these, or start from the "
-                "checkpoint's weights instead of resuming"
+                f"the training was stopped after {state['batches']} batches of epoch {state['epoch'] + 1} and cannot "
+                f"go on from there, since its batches are others now: {'; '.join(changed)}. Restore these, or start "
+                "from the checkpoint's weights instead of resuming"
             )
 
     def _from_workers(self) -> Iterator[Any]:

@@ -50,7 +50,7 @@ class VisionDataModule(pl.LightningDataModule, ABC):
         self.root = Path(root)
         self.image_size = _height_and_width(image_size)
         self.batch_size = batch_size
-        self.num_workers = default_workers() if num_workers is None else num_workers
+        self.num_workers = num_workers
         self.seed = seed
         self.bad_images = BadImages(bad_images)
         """What is done about images that cannot be read, and those that were met."""
@@ -192,12 +192,16 @@ class VisionDataModule(pl.LightningDataModule, ABC):
         return length
 
     def _loader(self, dataset: Dataset[Any], sampler: SeededSampler | ShardSampler) -> Any:
-        return make_loader(
-            dataset, self.collate, self.batch_size, self.num_workers, sampler, bad_images=self.bad_images
-        )
+        return make_loader(dataset, self.collate, self.batch_size, self._workers(), sampler, bad_images=self.bad_images)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _workers(self) -> int:
+        """As given; else those that suit the machine, shared by the processes of a training on it."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return default_workers() // (1 if self.trainer is None else self.trainer.num_devices)
 
     def _some_validation_images(self) -> list[str]:
         samples = self.validation_samples()

@@ -160,7 +160,7 @@ def read_multi_labels(
     """
     if layout.names is not None:
         return _from_names(table, layout.names, layout.separator, class_names)
-    columns = layout.columns or tuple(name for name in table.columns if name != layout.image)
+    columns = layout.columns or tuple(name for name in table.columns if name not in (layout.image, ""))
     if not columns:
         raise DataError(f"{table.file}: has no column but {layout.image!r}, so no labels")
     if class_names is not None:

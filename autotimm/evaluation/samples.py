@@ -58,7 +58,8 @@ def read_evaluation_set(
         task: what the truths are.
         data: root of the data set; for classification also a CSV file with a column ``image`` of paths, and one
             ``label`` of class names. For a multi-label model its further columns are one of 0 and 1 for each class, or
-            a single one that names the classes of an image, parted by ``|``.
+            a single one that names the classes of an image, parted by ``|``. Columns beside those of all the
+            model's classes are not looked at.
         class_names: the model's classes; the data's are found among them by name, in whatever order.
         split: which part of the data; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
@@ -130,7 +131,9 @@ def _read_csv(file: Path, class_names: Sequence[str], multi_label: bool, images:
 
 
 def _layout(table: Table, class_names: Sequence[str]) -> LabelColumns:
-    """A single further column that is none of the model's classes names them."""
+    """The columns of the model's classes, where all are there; else one further column may name them."""
+    if all(name in table.columns for name in class_names):
+        return LabelColumns(columns=tuple(class_names))
     further = [name for name in table.columns if name != IMAGE_COLUMN]
     return LabelColumns(names=further[0]) if len(further) == 1 and further[0] not in class_names else LabelColumns()
 

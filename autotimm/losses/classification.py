@@ -20,8 +20,8 @@ class ClassificationLoss(nn.Module):
         num_classes: C.
         multi_label: binary cross-entropy, on 0/1 targets ``[N, C]``.
         label_smoothing: the share of the target that is spread evenly: over the classes, or over 0 and 1.
-        weights: per class ``[C]``. Cross-entropy weighs the images of a class with it and takes their weighted mean;
-            binary cross-entropy weighs the term of the images that have the label (``pos_weight``).
+        weights: per class ``[C]``. Cross-entropy weighs the images of a class with it; binary cross-entropy the term of
+            the images that have the label (``pos_weight``).
     """
 
     weights: Tensor | None
@@ -48,7 +48,10 @@ class ClassificationLoss(nn.Module):
         """
         logits = logits.float()
         if not self.multi_label:
-            return F.cross_entropy(logits, targets, self.weights, label_smoothing=self.label_smoothing)
+            # torch's own mean divides by the weights of the batch: the loss would depend on how images are batched, and
+            # two processes would not be one with the summed batch
+            smoothing = self.label_smoothing
+            return F.cross_entropy(logits, targets, self.weights, reduction="none", label_smoothing=smoothing).mean()
         smooth = targets.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=self.weights)
 

@@ -18,6 +18,7 @@ from autotimm.metrics import MetricConfig, Stage, TaskMetric, build_metric
 from autotimm.models.backbones import BackboneConfig, create_classifier, preprocess_of
 from autotimm.models.custom_loss import LossFunction, custom_loss, is_recorded, recalled_loss, recordable_loss
 from autotimm.models.freezing import FrozenBackbone
+from autotimm.models.record import plain
 from autotimm.models.seeding import seeded_weights
 from autotimm.models.task import TaskModel
 from autotimm.models.trainable import Measured, TrainingOptions
@@ -126,12 +127,13 @@ class ImageClassifier(TaskModel):
         given_loss, loss_fn = loss_fn, recordable_loss(loss_fn)
         backbone, pretrained = asdict(config), config.pretrained
         self.save_hyperparameters()
+        self.record_arguments()
         self.network = network
         self.backbone = config
         self.multi_label = multi_label
         self.monitor = "val/map" if multi_label else "val/accuracy"
         self.set_thresholds({"score": threshold})
-        self.class_weights = class_weights
+        self.class_weights = plain(class_weights)
         self.label_smoothing = label_smoothing
         self._set_loss(given_loss)
         _check_fraction("head_dropout", head_dropout)
@@ -230,6 +232,9 @@ class ImageClassifier(TaskModel):
     def on_fit_start(self) -> None:
         """Lightning's hook: weights that follow from the data, and the loss where the model is."""
         super().on_fit_start()
+        if self.freezing.until is not None and not self.freezing.is_frozen:  # an earlier training has ended with it
+            self.freezing.freeze(self.network, self._classifiers())
+            self.train()
         if self.class_weights == "balanced":
             data: Any = getattr(self.trainer, "datamodule", None)
             if not hasattr(data, "class_counts"):
@@ -240,7 +245,7 @@ class ImageClassifier(TaskModel):
             self._set_loss(recalled_loss(self._recorded_loss))
         if isinstance(self.loss_fn, nn.Module):
             self.loss_fn.to(self.device)
-        self.freezing.check_strategy(self.trainer)
+        self.freezing.check(self.trainer)
 
     def on_train_start(self) -> None:
         """Lightning's hook; a run that is resumed within an epoch has no start of that epoch."""

@@ -61,6 +61,8 @@ def custom_loss(given: str | Mapping[str, Any] | LossFunction) -> LossFunction:
             raise ConfigError(f"loss {path} cannot be built with {params}: {error}") from error
         if not isinstance(found, type) and params:
             raise ConfigError(f"loss {path} is a function, which takes no params")
+    if isinstance(loss, type):
+        raise ConfigError(f"loss_fn is the class {loss.__name__}: give an object of it, or its dotted path")
     if not callable(loss):
         raise ConfigError(f"loss_fn is {loss!r}, but must be callable with logits and targets")
     if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,6 +28,7 @@ class FrozenBackbone:
             raise ConfigError(f"unfreeze_epoch is {until}, but must be at least 1, counted from 0")
         self.is_frozen = frozen
         self.until = until
+        """``None`` during a search for a learning rate, which is about the first phase."""
 
     def freeze(self, network: nn.Module, classifiers: Iterable[nn.Module]) -> None:
         """Exclude everything but the classifiers from training."""
@@ -54,12 +56,19 @@ class FrozenBackbone:
             strategy.model = strategy.lightning_module
             strategy.configure_ddp()
 
-    def check_strategy(self, trainer: pl.Trainer) -> None:
-        """Refuse a strategy that cannot take on parameters in the middle of a training.
+    def check(self, trainer: pl.Trainer) -> None:
+        """Refuse a strategy that cannot take on parameters in the middle of a training; warn of one that never does.
 
         Raises:
             ConfigError: neither one device nor DDP.
         """
+        limit = trainer.max_epochs
+        if self.until is not None and limit is not None and 0 <= limit <= self.until:
+            warnings.warn(
+                f"unfreeze_epoch is {self.until} and max_epochs {limit}: the backbone stays frozen throughout",
+                UserWarning,
+                stacklevel=2,
+            )
         if self.until is not None and not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             name = type(trainer.strategy).__name__
             raise ConfigError(

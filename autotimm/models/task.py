@@ -60,6 +60,14 @@ class TaskModel(TrainableModule):
         """Paths of some validation images, for the verification of an export."""
         self._loaded_from: tuple[str, int] | None = None
 
+    def record_arguments(self) -> None:
+        """Keep the arguments of the constructor as a checkpoint will hold them; called in it, after Lightning's own.
+
+        Raises:
+            ConfigError: one that a checkpoint cannot hold.
+        """
+        self.hparams.update(plain(dict(self.hparams)))
+
     @property
     def preprocess(self) -> Preprocess:
         """How pixels become this network's input."""
@@ -170,6 +178,7 @@ class TaskModel(TrainableModule):
 
         From here on the weights are no file's, and the classifier learns the classes by the names they have now.
         """
+        super().on_fit_start()
         self._loaded_from = None
         self.names_given = self.names_given or self.class_names != _placeholder_names(self.num_classes)
         self.train()
@@ -183,7 +192,7 @@ class TaskModel(TrainableModule):
             "class_names": list(self.class_names),
             "preprocess": self.preprocess.to_dict(),
             "validation_images": list(self.validation_images),
-            "thresholds": self.thresholds,
+            "thresholds": plain(self.thresholds),
             "versions": library_versions(),
         }
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = constructor_arguments(checkpoint[CHECKPOINT_KEY])

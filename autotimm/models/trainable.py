@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from autotimm.metrics import MetricConfig, Stage, TaskMetric
+from autotimm.models.record import plain
 from autotimm.optim.optimizers import build_optimizer
 from autotimm.optim.plateau import Plateau
 from autotimm.optim.schedulers import build_scheduler
@@ -74,12 +75,13 @@ class TrainableModule(pl.LightningModule, ABC):
     def __init__(self, options: TrainingOptions) -> None:
         super().__init__()
         self.metrics = tuple(MetricConfig.of(metric) for metric in options.metrics or ())
-        self.lr = options.lr
-        self.weight_decay = options.weight_decay
+        # numbers of numpy would end up in the optimizer's state, which a safe pickle cannot hold
+        self.lr = float(options.lr)
+        self.weight_decay = float(options.weight_decay)
         self.optimizer = options.optimizer
-        self.optimizer_kwargs = dict(options.optimizer_kwargs or {})
+        self.optimizer_kwargs = dict(plain(options.optimizer_kwargs or {}))
         self.scheduler = options.scheduler
-        self.scheduler_kwargs = dict(options.scheduler_kwargs or {})
+        self.scheduler_kwargs = dict(plain(options.scheduler_kwargs or {}))
         self.layer_decay = options.layer_decay
         self.compile_model = options.compile_model
         self.checks_loss = True
@@ -134,6 +136,17 @@ class TrainableModule(pl.LightningModule, ABC):
             f"(step {self.global_step + 1}): {terms}. Images of the batch: {named or 'not known'}. Lower the learning "
             "rate, clip gradients (gradient_clip_val), or look at these images and their labels"
         )
+
+    def on_fit_start(self) -> None:
+        """Lightning's hook.
+
+        Raises:
+            ConfigError: a precision in which the network itself is in half: pixels and losses are float32 here.
+        """
+        precision = str(self.trainer.precision)
+        if precision in ("16-true", "bf16-true"):
+            mixed = precision.replace("true", "mixed")
+            raise ConfigError(f"precision {precision!r} is not possible; {mixed!r} computes in half, and keeps weights")
 
     @property
     def measures_training(self) -> bool:

@@ -16,7 +16,7 @@ import pytorch_lightning as pl
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from autotimm.described import check_options, class_and_params, import_class
+from autotimm.described import check_options, class_and_params, import_class, mode_of
 from autotimm.optim.plateau import Plateau
 from autotimm.runtime.errors import ConfigError
 
@@ -163,13 +163,15 @@ def onecycle(
 
     The learning rate as in torch's OneCycleLR; momentum is left alone.
     """
+    if not 0.0 <= pct_start <= 1.0 or div_factor <= 0 or final_div_factor <= 0:
+        raise ConfigError("onecycle needs pct_start in 0..1, and div_factor and final_div_factor above 0")
     start, end = 1 / div_factor, 1 / div_factor / final_div_factor
     peak, last = pct_start * horizon.total_steps - 1, max(1, horizon.total_steps - 1)
 
     def factor(done: int) -> float:
         if done <= peak:
             return _half_cosine(start, 1.0, done / peak) if peak > 0 else 1.0
-        return _half_cosine(1.0, end, (done - peak) / (last - peak))
+        return _half_cosine(1.0, end, (done - peak) / max(1.0, last - peak))
 
     return factor
 
@@ -290,7 +292,7 @@ def _plateau(optimizer: torch.optim.Optimizer, trainer: pl.Trainer, options: dic
     if monitor is None:
         raise ConfigError("scheduler plateau needs to know which metric to watch: scheduler_kwargs={'monitor': NAME}")
     warmup = options.pop("warmup_epochs", 0.0)
-    options.setdefault("mode", "min" if "loss" in monitor else "max")
+    options.setdefault("mode", mode_of(monitor))
     check_options("option of scheduler plateau,", options, inspect.signature(ReduceLROnPlateau), skip=1)
     warmup_steps = _warmup_steps(horizon_of(trainer), warmup) if warmup else 0
     try:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+from autotimm.runtime.errors import ConfigError
 
 
 class BestAndLastCheckpoint(ModelCheckpoint):
@@ -21,6 +23,8 @@ class BestAndLastCheckpoint(ModelCheckpoint):
 
     def __init__(self, monitor: str | None, mode: str) -> None:
         # Lightning's save_last only writes when the epoch is also the best so far: see on_train_epoch_end
+        self.stops_after_epoch = False
+        """Whether the user has asked to stop: :class:`~autotimm.training.interruption.StopBetweenSteps`."""
         super().__init__(filename="best", monitor=monitor, mode=mode, save_last=False, enable_version_counter=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -39,6 +43,8 @@ class BestAndLastCheckpoint(ModelCheckpoint):
         """Lightning's hook: after each epoch, whether or not it was validated or is the best."""
         super().on_train_epoch_end(trainer, pl_module)
         self.write_last(trainer)
+        if self.stops_after_epoch:  # of all callbacks this is the last
+            raise KeyboardInterrupt
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Ctrl-C before the first epoch is over: keep what there is. Later, ``last.ckpt`` is already there."""
@@ -52,3 +58,22 @@ class BestAndLastCheckpoint(ModelCheckpoint):
         assert self.dirpath is not None  # set up by now
         self.last_model_path = str(Path(self.dirpath) / "last.ckpt")
         trainer.save_checkpoint(self.last_model_path)
+
+
+class KnownMonitor(Callback):
+    """Stop after the first validation where the metric to watch is not among what is measured.
+
+    Args:
+        monitor: its name.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if trainer.sanity_checking or not self.monitor.startswith("val/"):  # others may come with the end of the epoch
+            return
+        if self.monitor not in trainer.callback_metrics:
+            measured = [name for name in trainer.callback_metrics if name.startswith("val/")]
+            raise ConfigError.unknown("metric to watch,", self.monitor, measured)

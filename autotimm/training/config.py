@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from autotimm.models.seeding import seed_everything
 from autotimm.runtime.errors import ConfigError
 from autotimm.training.arguments import checked_argument, parameters_of
 from autotimm.training.summary import TrainingSummary
@@ -90,7 +90,8 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Train
         resume: a checkpoint of an earlier training to go on from.
 
     Returns:
-        How it ended, and where the checkpoints are; ``None`` in all but the first process of a distributed training.
+        How it ended, and where the checkpoints are; ``None`` in all but the first process of a distributed training,
+        and after a trial run (``fast_dev_run``), which keeps nothing.
 
     Raises:
         AutoTimmError: of whatever kind, where the model, the data or the trainer cannot be built or do not fit.
@@ -99,7 +100,7 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Train
         raise ConfigError("trainer.enable_checkpointing is false, but a training ends with its best checkpoint")
     seed = config.trainer.arguments.get("seed")
     if seed is not None:  # before the model draws its first weights
-        pl.seed_everything(seed, workers=True, verbose=False)
+        seed_everything(seed)
     data = _class_of("data", config.data.class_name)(**config.data.arguments)
     _ = data.class_names  # what is wrong with the data is said before a model is made, or its weights downloaded
     arguments = dict(config.model.arguments)
@@ -114,7 +115,7 @@ def run_training(config: TrainConfig, resume: str | Path | None = None) -> Train
         trainer.fit(model, datamodule=data, ckpt_path=resume)
     except MisconfigurationException as error:  # Lightning's word for what we call a ConfigError
         raise ConfigError(f"the trainer cannot train as it is configured: {error}") from error
-    return trainer.summary if trainer.is_global_zero else None
+    return trainer.summary if trainer.is_global_zero and not trainer.fast_dev_run else None
 
 
 class _Loader(yaml.SafeLoader):

@@ -35,6 +35,7 @@ class ExponentialMovingAverage(WeightAveraging):
         if warmup <= 0:
             raise ConfigError(f"ema_warmup is {warmup}, but must be a positive number of steps")
         self.decay, self.warmup = decay, warmup
+        self._is_swapped = False
         super().__init__(multi_avg_fn=self._update)
 
     def decay_after(self, updates: int) -> float:
@@ -47,6 +48,15 @@ class ExponentialMovingAverage(WeightAveraging):
         if stage == "fit" and self._average_model is not None:
             # torch's AveragedModel copies at its first update, numbered 0; official YOLOX averages from number 1 on
             self._average_model.n_averaged.fill_(1)
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_swapped = not self._is_swapped
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook: what failed or was interrupted may be a validation, which has the average in the model."""
+        if self._is_swapped:
+            self._swap_models(pl_module)
 
     def _update(self, averages: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
         decay = self.decay_after(int(updates))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -30,14 +33,14 @@ class StopBetweenSteps(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook: answer SIGINT here. Only the main thread of a process can."""
-        self._asked = False
+        self._asked = self.checkpoints.stops_after_epoch = False
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
-        self._asked = True
+        self._asked = self.checkpoints.stops_after_epoch = True
         console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         console.print("stopping after this step (in a validation: after it); Ctrl-C once more stops at once")
 
@@ -45,14 +48,7 @@ class StopBetweenSteps(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook, after the optimizer's step."""
-        # the last step of an epoch is followed by its validation, and by the checkpoint of on_train_epoch_end
-        if self._asked and not trainer.is_last_batch:
-            self.checkpoints.write_last(trainer)
-            raise KeyboardInterrupt
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
-        if self._asked:
+        if self._asked and _is_between_steps(trainer, batch_idx + 1):
             self.checkpoints.write_last(trainer)
             raise KeyboardInterrupt
 
@@ -72,3 +68,27 @@ class StopBetweenSteps(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """For processes that are spawned: a signal handler stays where it is."""
         return {**self.__dict__, "_before": None}
+
+
+def _is_between_steps(trainer: pl.Trainer, batches: int) -> bool:
+    """Whether the training can go on from here: no gradients are gathered, and no validation is due.
+
+    The last batch of an epoch is followed by its validation, and then by the checkpoints of the epoch.
+    """
+    if trainer.is_last_batch or batches % trainer.accumulate_grad_batches:
+        return False
+    every = trainer.val_check_batch
+    return every is None or every == math.inf or batches % int(every) != 0
+
+
+@contextmanager
+def keeping_sigint() -> Iterator[None]:
+    """Give the answer to Ctrl-C back as it was; Lightning ignores it for good once it has ended a run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
@@ -31,11 +31,17 @@ class EpochLines(Callback):
     Args:
         monitor: the name of that metric, if there is one.
         mode: whether a larger (``max``) or smaller (``min``) value of it is better.
+        checkpoints: what knows the best of a training that is resumed.
     """
 
-    def __init__(self, monitor: str | None, mode: str) -> None:
-        self.monitor, self.mode = monitor, mode
+    def __init__(self, monitor: str | None, mode: str, checkpoints: ModelCheckpoint | None = None) -> None:
+        self.monitor, self.mode, self.checkpoints = monitor, mode, checkpoints
         self._best: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        score = None if self.checkpoints is None else self.checkpoints.best_model_score
+        self._best = None if score is None else float(score)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
@@ -14,16 +14,18 @@ from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 
 from autotimm.data.module import VisionDataModule
+from autotimm.described import mode_of
 from autotimm.models.checkpoint import read_checkpoint
+from autotimm.models.seeding import seed_everything
 from autotimm.runtime.errors import ConfigError
-from autotimm.training.checkpointing import BestAndLastCheckpoint
+from autotimm.training.checkpointing import BestAndLastCheckpoint, KnownMonitor
 from autotimm.training.ema import ExponentialMovingAverage
 from autotimm.training.exact_resume import ExactResume
-from autotimm.training.interruption import StopBetweenSteps
+from autotimm.training.interruption import StopBetweenSteps, keeping_sigint
 from autotimm.training.loggers import logger_configs
 from autotimm.training.progress import EpochLines, TrainingBar
 from autotimm.training.quiet import quiet
-from autotimm.training.resuming import check_resumable
+from autotimm.training.resuming import adopt_tuned, check_resumable, check_same_training
 from autotimm.training.run_folder import RunFolder
 from autotimm.training.summary import TrainingSummary
 from autotimm.training.tuning import TunerConfig, tune
@@ -49,8 +51,10 @@ class AutoTrainer(pl.Trainer):
             or ``True``.
         ema_decay: average the weights with this decay, such as 0.9998; the average is validated, kept and exported.
         ema_warmup: optimizer steps over which the decay rises to 63 % of that.
-        checkpoint_monitor: the metric that says which checkpoint is best, smaller being better where its name has
-            "loss" in it. ``auto`` is the model's own (``val/accuracy``, ``val/map``), ``None`` the latest.
+        checkpoint_monitor: the metric that says which checkpoint is best. ``auto`` is the model's own
+            (``val/accuracy``, ``val/map``), ``None`` the latest.
+        checkpoint_mode: whether it should become large (``max``) or small (``min``). ``auto`` goes by its name: small
+            where that has "loss", "error" or "distance" in it.
         early_stopping: stop after so many validations in which that metric has not improved.
         default_root_dir: where runs are kept.
         logger: ``True`` for the CSV log, ``False`` for none; a :class:`LoggerConfig`, its fields as a mapping, a
@@ -73,6 +77,7 @@ class AutoTrainer(pl.Trainer):
         ema_decay: float | None = None,
         ema_warmup: float = 2000.0,
         checkpoint_monitor: str | None = "auto",
+        checkpoint_mode: Literal["auto", "min", "max"] = "auto",
         early_stopping: int | None = None,
         default_root_dir: str | Path = "runs",
         logger: Any = True,
@@ -94,6 +99,9 @@ class AutoTrainer(pl.Trainer):
         self._name, self._seed, self._monitor, self._patience = name, seed, checkpoint_monitor, early_stopping
         self._tuner, self._averages = TunerConfig.of(tuner_config), ema_decay is not None
         self._shows_progress = enable_progress_bar
+        if checkpoint_mode not in ("auto", "min", "max"):
+            raise ConfigError(f"checkpoint_mode is {checkpoint_mode!r}, but must be auto, min or max")
+        self._mode = None if checkpoint_mode == "auto" else checkpoint_mode
         self._keeps_checkpoints = enable_checkpointing
         self._wanted_loggers, own_loggers = logger_configs(logger)
         self._is_trial = bool(kwargs.get("fast_dev_run"))
@@ -142,20 +150,20 @@ class AutoTrainer(pl.Trainer):
             KeyboardInterrupt: the user stopped it; the message says what to go on from.
         """
         if ckpt_path is not None:
-            ckpt_path = self._existing(ckpt_path)
-        if self._seed is not None:
-            pl.seed_everything(self._seed, workers=True, verbose=False)
+            ckpt_path = self._existing(ckpt_path, model, datamodule)
         start = time.perf_counter()
         if self._tuner is not None and ckpt_path is None and not self._is_trial:
             self._tune(model, datamodule, self._tuner)
+        if self._seed is not None:  # after the search, so that a training with what it found is this one
+            seed_everything(self._seed)
         self._start_run(model)
         try:
-            with quiet():
+            with quiet(), keeping_sigint():
                 super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
         except SystemExit as stop:  # how Lightning ends after Ctrl-C
             if self.state.status != TrainerStatus.INTERRUPTED:
                 raise
-            has_last = self._keeps_checkpoints and self._checkpointing.last_model_path
+            has_last = self._keeps_checkpoints and not self._is_trial and self._checkpointing.last_model_path
             way = (
                 f": go on with --resume {self.last_checkpoint}" if has_last else ", and there is nothing to go on from"
             )
@@ -163,12 +171,18 @@ class AutoTrainer(pl.Trainer):
         finally:
             self._seconds = time.perf_counter() - start
 
-    def _existing(self, checkpoint: str | Path) -> str | Path:
-        """The path of a checkpoint; ``best`` and ``last`` are those of this trainer's latest run."""
+    def _existing(
+        self, checkpoint: str | Path, model: pl.LightningModule, datamodule: pl.LightningDataModule | None
+    ) -> str | Path:
+        """The path of a checkpoint to go on from; ``best`` and ``last`` are those of this trainer's latest run."""
         if checkpoint in ("best", "last"):
             return self.best_checkpoint if checkpoint == "best" else self.last_checkpoint
         if "://" not in str(checkpoint):
-            check_resumable(Path(checkpoint), self.max_epochs, self._averages)
+            path = Path(checkpoint)
+            content = check_resumable(path, self.max_epochs, self._averages)
+            if self._tuner is not None and isinstance(datamodule, VisionDataModule):
+                adopt_tuned(content, model, datamodule, self.world_size)
+            check_same_training(path, content, model.hparams)
         return checkpoint
 
     def _tune(self, model: pl.LightningModule, datamodule: pl.LightningDataModule | None, config: TunerConfig) -> None:
@@ -193,18 +207,22 @@ class AutoTrainer(pl.Trainer):
         others = [callback for callback in self.callbacks if callback not in self._of_this_run]
         self._of_this_run = []
         monitor = self._monitored(model)
-        mode = "min" if monitor is not None and "loss" in monitor else "max"
+        mode = self._mode or mode_of(monitor or "")
+        checkpoints: BestAndLastCheckpoint | None = None
         if not self._is_trial:
             checkpoints = BestAndLastCheckpoint(monitor, mode) if self._keeps_checkpoints else None
             self._of_this_run.append(RunFolder(self.default_root_dir, self._name, checkpoints, self._wanted_loggers))
+            if monitor is not None:
+                self._of_this_run.append(KnownMonitor(monitor))
             if self._patience is not None:
                 if monitor is None:
                     raise ConfigError("early_stopping needs a metric that is validated: give checkpoint_monitor")
-                self._of_this_run.append(EarlyStopping(monitor, patience=self._patience, mode=mode))
+                # whether the metric is there is for KnownMonitor to say
+                self._of_this_run.append(EarlyStopping(monitor, patience=self._patience, mode=mode, strict=False))
             if checkpoints is not None:
                 self._of_this_run += [StopBetweenSteps(checkpoints), checkpoints]
         if self._shows_progress:
-            self._of_this_run.append(EpochLines(monitor, mode))
+            self._of_this_run.append(EpochLines(monitor, mode, checkpoints))
         # Lightning wants those that save to come last
         self.callbacks = sorted(
             [*others, *self._of_this_run], key=lambda callback: isinstance(callback, ModelCheckpoint)
@@ -252,14 +270,16 @@ class AutoTrainer(pl.Trainer):
         """
         checkpoints = self._checkpointing
         log = self.last_checkpoint.parents[1] / "metrics.csv"
-        best, last = (read_checkpoint(path)["epoch"] + 1 for path in (self.best_checkpoint, self.last_checkpoint))
+        validated = bool(checkpoints.best_model_path)
+        best_checkpoint = self.best_checkpoint if validated else self.last_checkpoint
+        best, last = (read_checkpoint(path)["epoch"] + 1 for path in (best_checkpoint, self.last_checkpoint))
         return TrainingSummary(
             epochs=last,
             seconds=self._seconds,
             monitor=checkpoints.monitor,
-            best_epoch=best,
+            best_epoch=best if validated else None,
             best_score=self.best_score,
-            best_checkpoint=self.best_checkpoint,
+            best_checkpoint=best_checkpoint,
             last_checkpoint=self.last_checkpoint,
             log=log if log.is_file() else None,
         )

@@ -14,6 +14,7 @@ from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.tuner.tuning import Tuner
 
 from autotimm.runtime.errors import ConfigError
+from autotimm.training.interruption import keeping_sigint
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,15 @@ def tune(model: Any, data: Any, config: TunerConfig, accelerator: Any, devices: 
         KeyboardInterrupt: the user stopped it.
     """
     weights = copy.deepcopy(model.state_dict())
+    freezing = getattr(model, "freezing", None)
+    until = getattr(freezing, "until", None)
+    if freezing is not None:
+        freezing.until = None  # the search may take more epochs than the first phase has
     lr, batch_size = model.lr, data.batch_size
     found_lr: float | None = None
     found_batch: int | None = None
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with keeping_sigint(), tempfile.TemporaryDirectory() as folder:
             if config.auto_batch_size:
                 trainer = _trainer(folder, accelerator, devices, precision)
                 found_batch = _find_batch_size(trainer, model, data, config)
@@ -104,13 +109,17 @@ def tune(model: Any, data: Any, config: TunerConfig, accelerator: Any, devices: 
                 # a rule of the model (official YOLOX: lr is for 64 images) may stand between lr and the optimizer's
                 found_lr *= model.lr / model.learning_rate()
                 model.lr = found_lr
+                model.hparams["lr"] = found_lr  # what a checkpoint records, and a resumed training goes on with
     except BaseException as error:
         model.lr, data.batch_size = lr, batch_size
+        model.hparams["lr"] = lr
         if isinstance(error, SystemExit):  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt("the search was interrupted; nothing has been trained") from error
         raise
     finally:
         model.checks_loss = True
+        if freezing is not None:
+            freezing.until = until
         model.load_state_dict(weights)
     return Tuned(found_lr, found_batch)
 

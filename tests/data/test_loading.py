@@ -113,20 +113,15 @@ def test_another_number_of_processes_can_resume_with_the_same_batches() -> None:
     ("other", "says"),
     [({"batch": 2}, "batch size over all processes 3 then, 2 now"), ({"length": 9}, "training images 10 then, 9 now")],
 )
-def test_batches_that_changed_are_not_resumed_amid_an_epoch(other: dict[str, int], says: str) -> None:
+def test_batches_that_changed_are_not_resumed(other: dict[str, int], says: str) -> None:
+    """Amid an epoch and after one: the schedule has the length of the batches that there were."""
     stopped = training()
     batches = iter(stopped)
     next(batches)
-    resumed = training(**other)
-    resumed.load_state_dict(stopped.state_dict())
-    with pytest.raises(ConfigError, match=says):
-        list(resumed)
-    list(batches)
-    at_the_end = training(**other)
-    at_the_end.load_state_dict(stopped.state_dict())
-    expected = training(**other)
-    list(expected)
-    assert [batch.tolist() for batch in at_the_end] == [batch.tolist() for batch in expected]
+    for _ in ("amid", "after"):
+        with pytest.raises(ConfigError, match=says):
+            training(**other).load_state_dict(stopped.state_dict())
+        list(batches)
 
 
 class Recorder(pl.LightningModule):

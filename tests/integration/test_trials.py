@@ -39,7 +39,7 @@ def exported_is_as_good(checkpoint: Path, artifact: Path, data: Path, metric: st
 def test_two_phases_beat_the_linear_probe_on_trashnet(shared: Path, tmp_path: Path) -> None:
     data = shared / "data" / "cls" / "trashnet6"
     weights = shared / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
-    probe = train("probe", data, weights, tmp_path, "trainer.name=probe")
+    probe = train("probe", data, weights, tmp_path, "trainer.name=probe", "trainer.max_epochs=10")
     two_phases = train("classification", data, weights, tmp_path, "trainer.name=two_phases")
     for checkpoint in (probe, two_phases):
         values = [round(value, 3) for value in curve(checkpoint, "val/accuracy")]

@@ -83,7 +83,7 @@ def test_class_weights_weigh_the_images_of_a_class() -> None:
     log_probabilities = torch.log_softmax(model(model.normalize(batch.images)), 1)
     weights = torch.tensor([1.0, 2.0, 5.0, 1.0])  # of the images
     terms = -log_probabilities[range(4), batch.labels]
-    torch.testing.assert_close(loss_of(model, batch), (weights * terms).sum() / weights.sum())
+    torch.testing.assert_close(loss_of(model, batch), (weights * terms).mean())
 
 
 def test_loss_of_several_labels() -> None:
@@ -192,6 +192,8 @@ def test_an_importable_function_is_recorded_by_its_path(tmp_path: Path) -> None:
     [
         ({"loss_fn": "torch.nn.NoLoss"}, "no loss class in torch.nn"),
         ({"loss_fn": 3}, "must be callable"),
+        ({"loss_fn": torch.nn.CrossEntropyLoss}, "give an object of it"),
+        ({"optimizer_kwargs": {"betas": object()}}, "cannot be recorded"),
         ({"loss_fn": torch.nn.Linear(3, 1)}, "parameters of its own"),
         ({"loss_fn": own_loss, "label_smoothing": 0.1}, "are of the default loss"),
         ({"class_weights": "balance"}, "must be 'balanced'"),
@@ -208,6 +210,45 @@ def test_an_importable_function_is_recorded_by_its_path(tmp_path: Path) -> None:
 def test_mistakes_are_named(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         small(3, **arguments)
+
+
+def test_numbers_of_numpy_are_numbers(color_images: Path, tmp_path: Path) -> None:
+    """np.float64 is a float, but a checkpoint that holds one would not load."""
+    model = ImageClassifier(
+        "test_resnet",
+        int(np.int64(3)),
+        pretrained=False,
+        lr=np.float64(1e-3),
+        weight_decay=np.float64(0.01),
+        label_smoothing=np.float64(0.1),
+        class_weights=np.array([1.0, 2.0, 3.0]),
+        optimizer_kwargs={"betas": (np.float64(0.9), np.float64(0.99))},
+        mixup_alpha=np.float64(0.2),
+    )
+    trainer = trainer_in(tmp_path)
+    trainer.fit(model, datamodule=data_of(color_images))
+    assert load_checkpoint(trainer.last_checkpoint).class_weights == [1.0, 2.0, 3.0]
+
+
+def test_a_second_training_has_its_first_phase_too(color_images: Path, tmp_path: Path) -> None:
+    model = small(freeze_backbone=True, unfreeze_epoch=1)
+    trainer_in(tmp_path, max_epochs=2).fit(model, datamodule=data_of(color_images))
+    assert not model.freezing.is_frozen
+    before = copy.deepcopy(model.network.state_dict())
+    trainer_in(tmp_path, max_epochs=2, limit_train_batches=1, max_time={"seconds": 60}).fit(
+        model, datamodule=data_of(color_images), ckpt_path=None
+    )
+    never = small(freeze_backbone=True, unfreeze_epoch=3)
+    with pytest.warns(UserWarning, match="stays frozen throughout"):
+        trainer_in(tmp_path, max_epochs=2).fit(never, datamodule=data_of(color_images))
+    assert never.freezing.is_frozen
+    assert set(before) == set(model.network.state_dict())
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_a_network_in_half_is_refused(color_images: Path, tmp_path: Path, precision: str) -> None:
+    with pytest.raises(ConfigError, match="mixed"):
+        trainer_in(tmp_path, precision=precision).fit(small(), datamodule=data_of(color_images))
 
 
 def test_a_loss_must_be_one_number() -> None:

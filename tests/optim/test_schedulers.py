@@ -190,6 +190,12 @@ def test_a_class_by_its_dotted_path() -> None:
     assert by_step["interval"] == "step"
 
 
+def test_onecycle_that_only_rises() -> None:
+    rates = ours("onecycle", {"pct_start": 1.0})
+    assert rates == sorted(rates)
+    assert rates[-1] == pytest.approx(LR)
+
+
 def test_part_epochs_end_where_they_should() -> None:
     """0.3 / 0.1 is 2.9999999999999996."""
     factor = schedule_factor("step", Horizon(100, 10), {"step_size": 0.1, "gamma": 0.5})
@@ -232,6 +238,7 @@ def test_a_checkpoint_holds_no_horizon() -> None:
         ({"class": "torch.optim.lr_scheduler.StepLR", "interval": "day"}, {}, "must be epoch or step"),
         ({"class": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, {}, "name it plateau"),
         ("plateau", {"factor": 2.0}, "Factor should be"),
+        ("onecycle", {"pct_start": 1.5}, "pct_start in 0..1"),
     ],
 )
 def test_mistakes_are_named(name: str | dict[str, Any], kwargs: dict[str, Any], says: str) -> None:

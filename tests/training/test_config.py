@@ -58,7 +58,7 @@ def test_a_training_from_a_file(folder: Path) -> None:
     assert model.preprocess.size == (32, 32)
     assert all(Path(path).is_file() for path in model.validation_images)
     assert len(model.validation_images) == 4
-    longer = run_training(load_config(write(folder), ["trainer.max_epochs=3"]), resume=last)
+    longer = run_training(load_config(write(folder), ["model.lr=2e-3", "trainer.max_epochs=3"]), resume=last)
     resumed = folder / "runs" / "train-2" / "checkpoints" / "last.ckpt"
     assert torch.load(resumed, weights_only=True)["epoch"] == 2
     assert longer.epochs == 3

@@ -105,7 +105,7 @@ def test_two_processes_are_one_with_the_summed_batch(color_images: Path, tmp_pat
 
 def test_a_backbone_is_unfrozen_in_every_process(color_images: Path, tmp_path: Path) -> None:
     """torch's DDP exchanges no gradients of parameters that were frozen when it was made."""
-    frozen = {"freeze_backbone": True, "unfreeze_epoch": 1}
+    frozen = {"freeze_backbone": True, "unfreeze_epoch": 1, "class_weights": [1.0, 2.0, 8.0]}
     trainer = {"ema_decay": 0.9, "ema_warmup": 3}
     one, two = (run(color_images, tmp_path / str(count), count, frozen, trainer) for count in (1, 2))
     same(two, one)

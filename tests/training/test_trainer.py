@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
+from autotimm.described import mode_of
 from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.training.trainer import AutoTrainer
 
@@ -216,3 +217,26 @@ def test_mistakes(tmp_path: Path) -> None:
         trainer(tmp_path, early_stopping=2, checkpoint_monitor=None).fit(Line([0.5]))
     with pytest.raises(ConfigError, match="not been fitted"):
         _ = trainer(tmp_path).last_checkpoint
+
+
+def test_a_metric_to_watch_that_is_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="metric to watch, 'val/scor'; did you mean val/score"):
+        trainer(tmp_path, max_epochs=2, checkpoint_monitor="val/scor", early_stopping=2).fit(Line([0.5, 0.6]))
+
+
+def test_which_way_is_better(tmp_path: Path) -> None:
+    ours = trainer(tmp_path, max_epochs=3, checkpoint_mode="min")
+    ours.fit(Line([0.5, 0.2, 0.3]))
+    assert epoch_of(ours.best_checkpoint) == 1
+    assert (mode_of("val/error"), mode_of("val/HammingDistance"), mode_of("val/map")) == ("min", "min", "max")
+    with pytest.raises(ConfigError, match="auto, min or max"):
+        trainer(tmp_path, checkpoint_mode="lowest")
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+def test_a_training_that_ends_before_it_is_validated_has_a_summary(tmp_path: Path) -> None:
+    for limits in ({"max_steps": 2}, {"max_epochs": 1, "check_val_every_n_epoch": 5}):
+        ours = trainer(tmp_path, **limits)
+        ours.fit(Line([0.5]))
+        assert ours.summary.best_checkpoint == ours.last_checkpoint
+        assert (ours.summary.best_epoch, ours.summary.best_score) == (None, None)

@@ -84,6 +84,18 @@ def test_a_batch_is_never_larger_than_allowed(color_images: Path) -> None:
     assert tune(model, data, TunerConfig(auto_lr=False, max_batch_size=3), **HARDWARE).batch_size <= 3
 
 
+def test_the_first_phase_is_not_used_up(color_images: Path) -> None:
+    torch.manual_seed(0)
+    model = ImageClassifier("test_resnet", 3, pretrained=False, freeze_backbone=True, unfreeze_epoch=1)
+    data = ImageDataModule(color_images, image_size=32, batch_size=6, num_workers=0)
+    tune(model, data, TunerConfig(auto_batch_size=False, lr_steps=20), **HARDWARE)
+    assert (model.freezing.is_frozen, model.freezing.until) == (True, 1)
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == [
+        "network.fc.weight",
+        "network.fc.bias",
+    ]
+
+
 def test_an_interrupted_search_leaves_everything_as_it_was(
     color_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +107,7 @@ def test_an_interrupted_search_leaves_everything_as_it_was(
 
     monkeypatch.chdir(tmp_path)
     model, data = parts(color_images, Interrupted)
-    before = weights(model)
+    before, handler = weights(model), signal.getsignal(signal.SIGINT)
     trainer = AutoTrainer(
         max_epochs=1,
         accelerator="cpu",
@@ -104,6 +116,7 @@ def test_an_interrupted_search_leaves_everything_as_it_was(
     )
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(model, datamodule=data)
+    assert signal.getsignal(signal.SIGINT) is handler
     assert model.lr == 123.0
     assert same(before, weights(model))
     assert list(tmp_path.iterdir()) == []
@@ -123,6 +136,16 @@ def test_a_training_begins_with_the_search(
     assert model.lr < 1
     assert f"tuned: lr {model.lr:g}, batch_size {data.batch_size}" in capsys.readouterr().err
     assert trainer.optimizers[0].param_groups[0]["initial_lr"] == model.lr
+    again, other = parts(color_images)
+    longer = AutoTrainer(
+        max_epochs=2,
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        tuner_config=TunerConfig(lr_steps=20, max_batch_size=4),
+    )
+    longer.fit(again, datamodule=other, ckpt_path=trainer.last_checkpoint)
+    assert (again.lr, other.batch_size) == (model.lr, data.batch_size)
 
 
 def test_mistakes_are_named(color_images: Path, tmp_path: Path) -> None:

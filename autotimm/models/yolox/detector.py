@@ -106,6 +106,7 @@ class YOLOXDetector(DetectionModel):
             ),
         )
         self.save_hyperparameters()
+        self.record_arguments()
         if num_classes == len(COCO_NAMES) and class_names is None:
             self.class_names = COCO_NAMES
         self.set_thresholds({"score": score_thresh, "iou": nms_thresh, "max_detections": max_detections_per_image})
