@@ -110,6 +110,7 @@ def test_python_of_the_readme_runs(reader: Path, index: int, capsys: pytest.Capt
 
 
 @pytest.mark.filterwarnings("ignore:.*batch_size=32 is more than the 18 images")
+@pytest.mark.filterwarnings("ignore:unfreeze_epoch is 3 and max_epochs 1")
 def test_python_of_the_training_page_runs(reader: Path, color_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a smaller network, three classes and one epoch."""
     (code,) = blocks(ROOT / "docs" / "training.md", "python")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -195,6 +196,7 @@ def main() -> None:
     if arguments.json:
         content = {"ratio": ratio, "budget": BUDGET, "rounds": [asdict(one) for one in rounds]}
         arguments.json.write_text(json.dumps(content, indent=1) + "\n")
+    sys.exit(ratio < BUDGET)
 
 
 if __name__ == "__main__":

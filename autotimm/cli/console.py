@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from autotimm.runtime.errors import AutoTimmError, DataWarning
+from autotimm.runtime.errors import AutoTimmError
 
 # No markup: file names, class names and shapes hold brackets. No wrapping: a line that is piped or copied stays one.
 out = Console(highlight=False, markup=False, soft_wrap=True)
@@ -34,8 +34,7 @@ def show_warning(
     line: str | None = None,
 ) -> None:
     """In place of Python's own way of showing a warning, which tells of lines of code."""
-    name = "warning:" if issubclass(category, DataWarning) else f"{category.__name__}:"
-    err.print(Text.assemble((name, "bold yellow"), " ", " ".join(str(message).split())))
+    err.print(Text.assemble(("warning:", "bold yellow"), " ", " ".join(str(message).split())))
 
 
 def write_json(content: Any, path: Path) -> None:
