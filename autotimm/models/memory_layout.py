@@ -1,9 +1,10 @@
 """Where channels-last memory is not safe.
 
 Pixels come as ``[N, H, W, 3]``, so normalised batches are channels-last in memory, in which convolutions on a CPU are
-quicker (ResNet-18 by a tenth, MobileNetV3 by a quarter of a training step). But the gradient of a strided 1x1
-convolution with fewer than 16 input channels then writes past a buffer: memory is corrupted or the gradient wrong
-(oneDNN issue 6035, seen with torch 2.14). Such convolutions stand in the stems of RepVGG, MobileOne and FastViT.
+quicker (``python -m autotimm.benchmarks.training_throughput``, with and without ``--channels-last``). But the gradient
+of a strided 1x1 convolution with fewer than 16 input channels then writes past a buffer: memory is corrupted or the
+gradient wrong (oneDNN issue 6035, seen with torch 2.14). Such convolutions stand in the stems of RepVGG, MobileOne and
+FastViT.
 """
 
 from __future__ import annotations
