@@ -78,6 +78,26 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     )
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """``(height, width)`` that :func:`load_image` would give, from the header of a file.
+
+    Raises:
+        ImageError: it has no header that can be read.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            image = _read_header(file, source)
+            # transposing, which is what these orientations do, exchanges the two
+            return image.size if _orientation(image) >= 5 else (image.height, image.width)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{source}: no such file") from error
+    except Exception as error:  # as in _from_file
+        raise ImageError(f"{source}: cannot be decoded: {one_line(error)}") from error
+
+
 def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
     """The image files of a folder, by their extension, sorted by path.
 
