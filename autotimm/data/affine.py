@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from autotimm.data.boxed import BoxedPixels, Boxes
-from autotimm.data.transforms import Pixels
+from autotimm.data.transforms import Pixels, as_array, as_tensor
 
 Matrix = NDArray[np.float64]
 """``[3, 3]``: from source to target, in continuous pixel coordinates with the origin at the outer corner."""
@@ -97,16 +96,35 @@ def random_affine(
 
 
 def warp(image: Pixels, matrix: Matrix, size: tuple[int, int], pad_value: int) -> Pixels:
-    """The image under a matrix, bilinear without antialiasing, RGB uint8 ``[*size, 3]``."""
-    inverse = np.linalg.inv(matrix)[:2].reshape(-1).tolist()  # Pillow's goes from target to source
-    warped: Any = Image.fromarray(image).transform(
-        (size[1], size[0]),
-        Image.Transform.AFFINE,
-        inverse,
-        Image.Resampling.BILINEAR,
-        fillcolor=(pad_value,) * 3,
-    )
-    return np.asarray(warped)
+    """The image under a matrix, bilinear without antialiasing, RGB uint8 ``[*size, 3]``.
+
+    At its edges it goes over into the padding, as OpenCV's ``warpAffine`` has it.
+    """
+    inverse: Matrix = np.linalg.inv(matrix)[:2].astype(np.float64)
+    rows, columns = _seen(inverse, size, (image.shape[0], image.shape[1]))
+    part = np.ascontiguousarray(image[rows, columns])
+    if part.size == 0:
+        return np.full((*size, 3), pad_value, dtype=np.uint8)
+    # the part of it in torch's coordinates, -1 to 1 from edge to edge
+    inverse[:, 2] -= columns.start, rows.start
+    (xx, xy, x0), (yx, yy, y0) = inverse * (2 / np.array([[part.shape[1]], [part.shape[0]]]))
+    right, down = (torch.arange(side, dtype=torch.float32) + 0.5 for side in (size[1], size[0]))
+    places = torch.empty(1, *size, 2)
+    torch.add(right * float(xx), (down * float(xy) + float(x0 - 1))[:, None], out=places[0, :, :, 0])
+    torch.add(right * float(yx), (down * float(yy) + float(y0 - 1))[:, None], out=places[0, :, :, 1])
+    # what is outside counts as 0, so that 0 must be the padding
+    planes = as_tensor(part)[None].float().sub_(pad_value)
+    warped = torch.nn.functional.grid_sample(planes, places, align_corners=False)[0]
+    return as_array(warped.add_(pad_value + 0.5).to(torch.uint8))
+
+
+def _seen(inverse: Matrix, size: tuple[int, int], source: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of a source that a target of this size shows something of."""
+    corners = np.array([[x, y, 1.0] for x in (0, size[1]) for y in (0, size[0])]) @ inverse.T
+    first, last = np.floor(corners.min(axis=0)) - 1, np.ceil(corners.max(axis=0)) + 1
+    left, top = (int(edge) for edge in np.clip(first, 0, (source[1], source[0])))
+    right, bottom = (int(edge) for edge in np.clip(last, 0, (source[1], source[0])))
+    return slice(top, bottom), slice(left, right)
 
 
 def moved_boxes(boxes: Boxes, matrix: Matrix) -> Boxes:

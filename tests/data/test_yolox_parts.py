@@ -52,8 +52,8 @@ def test_warp_is_opencvs(angle: float) -> None:
     ours = warp(image, matrix, (96, 128), 114)
     assert ours.shape == (96, 128, 3)
     difference = np.abs(ours.astype(int) - theirs)
-    assert difference.mean() < 1  # OpenCV rounds places to 1/32 pixel
-    assert np.quantile(difference, 0.99) <= 6
+    assert difference.max() <= 4  # OpenCV rounds places to 1/32 pixel
+    assert difference.mean() < 0.1
 
 
 def test_the_matrix_is_opencvs_rotation_about_the_middle() -> None:
@@ -152,8 +152,9 @@ def test_hsv_is_opencvs(shift: tuple[int, int, int]) -> None:
     hsv[..., 1:] = np.clip(hsv[..., 1:] + shift[1:], 0, 255)
     theirs = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
     difference = np.abs(shifted_hsv(image, *shift).astype(int) - theirs)
-    assert difference.mean() < 1.5  # hue in 180 steps and in 256
-    assert np.quantile(difference, 0.99) <= 6
+    # OpenCV goes through uint8 hues also where they do not change
+    assert difference.mean() < 1
+    assert np.quantile(difference, 0.99) <= 4
 
 
 def test_hsv_amounts() -> None:
