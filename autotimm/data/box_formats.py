@@ -10,6 +10,7 @@ from autotimm.data.bad_annotations import BadAnnotations
 from autotimm.data.box_csv import BoxColumns, csv_files, is_box_csv, read_box_csv
 from autotimm.data.boxed import BoxedData
 from autotimm.data.coco import coco_files, read_coco
+from autotimm.data.tables import read_table
 from autotimm.data.voc import read_voc, voc_files
 from autotimm.data.yolo_txt import read_yolo, yolo_folders, yolo_names_files
 from autotimm.runtime.errors import ConfigError, DataError
@@ -98,6 +99,9 @@ def find_format(
             f"{root}: the {split} split is there in several formats: {seen}; say which: format={min(there)!r}"
         )
     if not there:
+        for file in csv_files(root, split):
+            if file.is_file():  # says what it lacks
+                read_table(file, (columns or BoxColumns()).names)
         looked = "; ".join(
             f"{name}: {' or '.join(map(str, files))}" for name, files in _candidates(root, split).items()
         )

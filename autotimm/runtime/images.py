@@ -88,14 +88,18 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with source.open("rb") as file:
             image = _read_header(file, source)
-            # transposing, which is what these orientations do, exchanges the two
-            return image.size if _orientation(image) >= 5 else (image.height, image.width)
+            if image.format != "TIFF":
+                # transposing, which is what these orientations do, exchanges the two
+                return image.size if _orientation(image) >= 5 else (image.height, image.width)
     except ImageError:
         raise
     except FileNotFoundError as error:
         raise ImageError(f"{source}: no such file") from error
     except Exception as error:  # as in _from_file
         raise ImageError(f"{source}: cannot be decoded: {one_line(error)}") from error
+    # Pillow turns TIFF by itself, and its versions do not agree on when its size is that of the upright image
+    height, width = load_image(source).shape[:2]
+    return height, width
 
 
 def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:

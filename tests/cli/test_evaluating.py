@@ -33,7 +33,7 @@ def test_detection(run: Run, detector_checkpoint: Path, detector_artifact: Path,
         run, detector_checkpoint, boxed_images, "--annotations", boxed_images / "annotations" / "val.json"
     )
     assert checkpoint == pytest.approx(values, abs=1e-3)
-    table = run("evaluate", detector_artifact, "--data", boxed_images).out
+    table = run("evaluate", detector_artifact, "--data", boxed_images, "--format", "coco").out
     assert f"{values['map']:.4f}" in table
     assert "nothing annotated" in table  # the pictures have no large object
 

@@ -223,6 +223,12 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
     assert len(read_boxed(tmp_path, "val", format="csv").images) == 2
 
 
+def test_a_table_without_boxes_says_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("image,label\na.png,bolt\n")
+    with pytest.raises(DataError, match=r"val\.csv: has no column 'xmin', 'ymin', 'xmax', 'ymax'"):
+        read_boxed(tmp_path, "val")
+
+
 def test_csv_columns_and_places(tmp_path: Path) -> None:
     given = pictures(3)
     header = ("file", "x1", "y1", "x2", "y2", "kind")

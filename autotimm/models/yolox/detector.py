@@ -36,7 +36,8 @@ class YOLOXDetector(DetectionModel):
             always ends with the training, and where that is shorter than ``total_epochs`` (``max_epochs=50``, say),
             the warm-up and the last part are shorter in proportion (5/6 and 2.5 epochs).
         warmup_epochs: epochs of quadratic warm-up, with the ``yolox`` schedule.
-        no_aug_epochs: epochs at the end with the L1 loss on the boxes, and a flat learning rate with that schedule.
+        no_aug_epochs: epochs at the end with the L1 loss on the boxes, a flat learning rate with that schedule, and no
+            mosaic and mixup with ``DetectionDataModule(augmentation="yolox")``.
         reg_loss_weight: weight of the IoU loss.
         score_thresh: detections below this score (objectness times class probability) are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
