@@ -1,6 +1,7 @@
 """The YOLOX recipe in a data module and in a training: what is where, when, and always the same."""
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,9 +189,19 @@ def test_no_image_is_decoded_twice(root: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(samples, "load_image", lambda path: decoded.append(path) or load(path))
     list(module(root).train_dataloader())
     assert len(decoded) == len(set(decoded)) <= 12
+    assert len(set(decoded)) > 8
     decoded.clear()
     list(module(root, image_cache=0).train_dataloader())
     assert len(decoded) > 40  # four for a mosaic, one more for the mixup
+
+
+def test_spawned_workers_get_no_images(root: Path) -> None:
+    dataset = module(root).train_dataloader().dataset
+    first = dataset[3, 7, BatchSetting((96, 128), composed=True)]
+    assert len(dataset.cache) > 1
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(copy.cache) == copy.cache.held == 0
+    np.testing.assert_array_equal(copy[3, 7, BatchSetting((96, 128), composed=True)].image, first.image)
 
 
 def test_bad_images_among_those_put_together(root: Path) -> None:

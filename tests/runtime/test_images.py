@@ -171,6 +171,16 @@ def test_exif_orientation(orientation: int, suffix: str, tmp_path: Path) -> None
                 np.testing.assert_allclose(loaded[y, x].astype(int), upright[y, x], atol=70)
 
 
+def test_the_size_of_a_png_is_read_from_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    Image.new("RGB", (40, 24)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"IDAT") + 6])
+    assert image_size(path) == (24, 40)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        load_image(path)
+
+
 def test_the_size_of_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image at all")
     for name, says in (("none.png", "no such file"), ("text.png", "is not an image")):
