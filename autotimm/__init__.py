@@ -13,7 +13,7 @@ from autotimm.version import __version__
 
 if TYPE_CHECKING:
     from autotimm import benchmarks, evaluation, export, runtime
-    from autotimm.data import DetectionDataModule, ImageDataModule, MultiLabelImageDataModule
+    from autotimm.data import DetectionDataModule, ImageDataModule, MultiLabelImageDataModule, YOLOXAugmentation
     from autotimm.evaluation import evaluate
     from autotimm.export import export_to_onnx, verify
     from autotimm.metrics import MetricConfig
@@ -40,6 +40,7 @@ _HOMES = {
     "MetricConfig": "autotimm.metrics",
     "MultiLabelImageDataModule": "autotimm.data",
     "TunerConfig": "autotimm.training",
+    "YOLOXAugmentation": "autotimm.data",
     "YOLOXDetector": "autotimm.models",
     "count_parameters": "autotimm.models",
     "evaluate": "autotimm.evaluation",
@@ -64,6 +65,7 @@ __all__ = [
     "MetricConfig",
     "MultiLabelImageDataModule",
     "TunerConfig",
+    "YOLOXAugmentation",
     "YOLOXDetector",
     "__version__",
     "benchmarks",

@@ -29,7 +29,7 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR|CSV",
-            help="An image folder, a folder of COCO images and annotations, or a CSV file of images and labels.",
+            help="An image folder, a folder of images and boxes, or a CSV file of images and labels or boxes.",
         ),
     ],
     split: Annotated[
@@ -39,10 +39,18 @@ def evaluate(
             "A CSV file is evaluated whole."
         ),
     ] = "val",
-    annotations: Annotated[Path | None, typer.Option(help="COCO JSON, where it is not in its usual place.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the paths in a CSV file begin; beside it if absent.")
+    annotations: Annotated[
+        Path | None, typer.Option(help="Annotations of boxes, where they are not in their usual place.")
     ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the paths in a CSV file or in annotations begin.")
+    ] = None,
+    data_format: Annotated[
+        str, typer.Option("--format", help="Of boxes: coco, csv, voc or yolo; auto recognises it.")
+    ] = "auto",
+    bad_annotations: Annotated[
+        str, typer.Option(help="Boxes and images that cannot be used: refuse, or skip with a warning.")
+    ] = "refuse",
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,6 +80,8 @@ def evaluate(
             split=split,
             annotations=annotations,
             images=images,
+            format=data_format,
+            bad_annotations=bad_annotations,
             metrics=[MetricConfig(name) for name in metric or ()],
             progress=lambda paths: progress.track(paths, description="evaluating"),
         )

@@ -3,5 +3,6 @@
 from autotimm.data.classification import ImageDataModule
 from autotimm.data.detection import DetectionDataModule
 from autotimm.data.multi_label import MultiLabelImageDataModule
+from autotimm.data.yolox_recipe import YOLOXAugmentation
 
-__all__ = ["DetectionDataModule", "ImageDataModule", "MultiLabelImageDataModule"]
+__all__ = ["DetectionDataModule", "ImageDataModule", "MultiLabelImageDataModule", "YOLOXAugmentation"]

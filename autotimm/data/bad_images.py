@@ -53,7 +53,8 @@ class BadImages:
 class TrainingSamples(Dataset[Any], ABC):
     """Samples by ``(index, seed)``; an :class:`AutoTimmError` as a value where there is none.
 
-    With ``skip`` the next readable image stands in for a bad one, with the seed that that one would have had.
+    With ``skip`` the next readable image stands in for a bad one, with the seed that that one would have had. Where
+    batches have settings (:data:`~autotimm.data.samplers.BatchPlan`), :meth:`load` takes them as a third argument.
     """
 
     def __init__(self, policy: BadImagePolicy) -> None:
@@ -64,7 +65,7 @@ class TrainingSamples(Dataset[Any], ABC):
 
     @abstractmethod
     def load(self, index: int, seed: int) -> Any:
-        """One augmented sample.
+        """One augmented sample; as :class:`PassedOver` where it is made without some bad images.
 
         Raises:
             ImageError: the image cannot be decoded.
@@ -74,11 +75,11 @@ class TrainingSamples(Dataset[Any], ABC):
 
     def __getitem__(self, key: SampleKey | int) -> Any:
         # a bare index where Lightning puts its own sampler in place, for overfit_batches
-        index, seed = key if isinstance(key, tuple) else (key, key)
+        index, seed, *setting = key if isinstance(key, tuple) else (key, key)
         bad: list[str] = []
         for step in range(len(self)):
             try:
-                sample = self.load((index + step) % len(self), seed)
+                sample = self.load((index + step) % len(self), seed, *setting)
             except (ImageError, DataError) as error:
                 bad.append(f"training image {error}")
                 if self.policy == "refuse":
@@ -86,6 +87,8 @@ class TrainingSamples(Dataset[Any], ABC):
             except AutoTimmError as error:
                 return error
             else:
+                if isinstance(sample, PassedOver):
+                    sample, bad = sample.sample, [*bad, *sample.bad]
                 return PassedOver(sample, tuple(bad)) if bad else sample
         return DataError(f"none of the {len(self)} images to train on can be read; the first is the {bad[0]}")
 

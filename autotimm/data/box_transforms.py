@@ -8,18 +8,18 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional as F
 
-from autotimm.data.transforms import INTERPOLATION, as_array, as_tensor, mirrored
+from autotimm.data.boxed import Boxes
+from autotimm.data.pasting import paste
+from autotimm.data.transforms import mirrored
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.preprocess import Placement, Preprocess
 from autotimm.runtime.resize import fit_image
 
 BoxAugmentation = Literal["default", "light", "none"]
-
-Boxes = NDArray[np.float32]
-"""``[n, 4]`` xyxy."""
 
 SCALE = (0.5, 1.5)
 """Of a detection image over its letterboxed size: the official YOLOX-nano and -tiny recipe."""
@@ -42,7 +42,7 @@ def check_box_augmentation(name: str) -> BoxAugmentation:
     for known in get_args(BoxAugmentation):
         if name == known:
             return known  # type: ignore[no-any-return]
-    raise ConfigError.unknown("augmentation for images with boxes", name, get_args(BoxAugmentation))
+    raise ConfigError.unknown("augmentation for images with boxes", name, (*get_args(BoxAugmentation), "yolox"))
 
 
 def augment_boxed(
@@ -67,15 +67,14 @@ def augment_boxed(
     """
     random = np.random.default_rng(seed)
     if augmentation != "none" and random.random() < 0.5:
-        width = image.shape[1]
+        boxes = mirrored_boxes(boxes, image.shape[1])
         image = mirrored(image)
-        boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
     if augmentation == "default":
         placement = _random_placement(preprocess.place(image.shape[0], image.shape[1]), preprocess.size, random)
         frame = _paste(image, placement, preprocess, random)
     else:
         frame, placement = fit_image(image, preprocess)
-    clipped, kept = _visible_boxes(placement.to_input(boxes), preprocess.size)
+    clipped, kept = visible_boxes(placement.to_input(boxes), preprocess.size)
     return frame, clipped[kept], kept
 
 
@@ -95,25 +94,22 @@ def _paste(
 ) -> NDArray[np.uint8]:
     """Resize to the placement, jitter the colours of what is visible, and pad."""
     frame = np.full((*preprocess.size, 3), preprocess.pad_value, dtype=np.uint8)
-    resized = F.resize(
-        as_tensor(image),
-        list(placement.resized_size),
-        interpolation=INTERPOLATION[preprocess.interpolation],
-        antialias=preprocess.antialias,
-    )
-    (top, left), (height, width) = placement.offset, placement.resized_size
-    rows = slice(max(0, -top), min(height, preprocess.size[0] - top))
-    columns = slice(max(0, -left), min(width, preprocess.size[1] - left))
-    if rows.start < rows.stop and columns.start < columns.stop:
-        visible = resized[:, rows, columns]
+
+    def jittered(visible: torch.Tensor) -> torch.Tensor:
         for name, strength in JITTER.items():
             visible = getattr(F, f"adjust_{name}")(visible, random.uniform(1 - strength, 1 + strength))
-        target = frame[rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
-        target[...] = as_array(visible)
+        return visible
+
+    paste(frame, image, placement, preprocess, jittered)
     return frame
 
 
-def _visible_boxes(boxes: Boxes, size: tuple[int, int]) -> tuple[Boxes, NDArray[np.bool_]]:
+def mirrored_boxes(boxes: Boxes, width: int) -> Boxes:
+    """Boxes of an image of this width, left and right exchanged."""
+    return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+
+
+def visible_boxes(boxes: Boxes, size: tuple[int, int]) -> tuple[Boxes, NDArray[np.bool_]]:
     """Clip boxes to the frame, and say which are still worth learning."""
     clipped = np.clip(boxes, 0, np.array([size[1], size[0], size[1], size[0]], dtype=np.float32))
     sides = clipped[:, 2:] - clipped[:, :2]

@@ -1,71 +1,36 @@
-"""COCO JSON annotations to frozen records: one image, its boxes and its classes."""
+"""COCO JSON annotations: one file a split."""
 
 from __future__ import annotations
 
 import json
-import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autotimm.data.bad_annotations import BadAnnotations, Objects, boxed_image
+from autotimm.data.boxed import BoxedData
 from autotimm.runtime.errors import DataError
 
-logger = logging.getLogger(__name__)
-
-_ANNOTATIONS = ("annotations/{split}.json", "annotations/instances_{split}2017.json")
+_ANNOTATIONS = (
+    "annotations/{split}.json",
+    "annotations/instances_{split}2017.json",
+    "annotations/instances_{split}.json",
+    "instances_{split}2017.json",
+)
 _IMAGES = ("images/{name}", "{name}", "images", ".")
 
 
-@dataclass(frozen=True, eq=False)
-class CocoImage:
-    """One annotated image. Boxes are in source pixels, clipped to the image; crowds are among them."""
-
-    path: Path
-    image_id: int
-    size: tuple[int, int]
-    """``(height, width)`` as the annotation file has it."""
-    boxes: NDArray[np.float32]
-    """``[n, 4]`` xyxy."""
-    labels: NDArray[np.int64]
-    """``[n]`` class indices."""
-    crowd: NDArray[np.bool_]
-    """``[n]``: COCO's ``iscrowd``."""
-    area: NDArray[np.float32]
-    """``[n]``: the annotated area, the box's where there is none."""
+def coco_files(root: Path, split: str) -> list[Path]:
+    """Where the annotations of a split may be."""
+    return [root / pattern.format(split=split) for pattern in _ANNOTATIONS]
 
 
-@dataclass(frozen=True, eq=False)
-class CocoDataset:
-    """The images of one annotation file, in the order of the file; those without objects are kept."""
-
-    class_names: tuple[str, ...]
-    """In the order of the category ids."""
-    category_ids: tuple[int, ...]
-    """The COCO id of each class, for writing results."""
-    images: tuple[CocoImage, ...]
-
-
-def find_annotations(root: Path, split: str) -> Path:
-    """The annotation file of a split: ``annotations/SPLIT.json`` or ``annotations/instances_SPLIT2017.json``.
-
-    Raises:
-        DataError: neither is there.
-    """
-    candidates = [root / pattern.format(split=split) for pattern in _ANNOTATIONS]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise DataError(
-        f"{root}: found no annotations of the {split} split: looked for {' and '.join(map(str, candidates))}; "
-        f"give the file as {split}_annotations (evaluate: --annotations), or choose another split"
-    )
-
-
-def read_coco(annotations: Path, images: Path | None = None, root: Path | None = None) -> CocoDataset:
+def read_coco(
+    annotations: Path, images: Path | None = None, root: Path | None = None, bad: BadAnnotations | None = None
+) -> BoxedData:
     """Read one annotation file.
 
     Args:
@@ -73,24 +38,35 @@ def read_coco(annotations: Path, images: Path | None = None, root: Path | None =
         images: the folder that the file names are relative to. Where absent it is ``images/SPLIT``, ``SPLIT``,
             ``SPLIT2017``, ``images`` or the root itself, whichever holds the first image.
         root: of the data set, for finding ``images``; where absent the parent of the folder of ``annotations``.
+        bad: what is done about bad annotations; they are refused where absent.
 
     Raises:
-        DataError: the file is missing or no COCO JSON, or names images, categories or boxes that cannot be used.
+        DataError: the file is missing or no COCO JSON, or has bad annotations that are refused.
     """
+    bad = bad or BadAnnotations("refuse")
     content = _read_json(annotations)
     names, ids = _read_categories(content["categories"], annotations)
+    rows = _unique(content["images"], bad)
     folder = images if images is not None else _find_images(content["images"], annotations, root)
-    rows_of = _group_by_image(content, ids, annotations)
-    records, dropped = [], 0
-    for image in content["images"]:
-        rows = rows_of[image["id"]]
-        record = _record(image, rows, folder, ids, annotations)
-        dropped += len(rows) - len(record.labels)
-        records.append(record)
-    _check_files(records, folder, annotations)
-    if dropped:
-        logger.warning("%s: dropped %d boxes without a positive area inside their image", annotations, dropped)
-    return CocoDataset(names, tuple(ids), tuple(records))
+    index_of = {category: index for index, category in enumerate(ids)}
+    rows_of = _group_by_image(content, rows, index_of, bad)
+    records = []
+    for row in rows:
+        path = folder / str(row["file_name"])
+        if not path.is_file():
+            bad.add(f"images that are not in {folder}", row["file_name"])
+            continue
+        records.append(
+            boxed_image(
+                path,
+                _whole(row, "id", annotations),
+                (_whole(row, "height", annotations), _whole(row, "width", annotations)),
+                _objects(rows_of[row["id"]], index_of, str(row["file_name"]), bad),
+                bad,
+            )
+        )
+    bad.settle(annotations, records)
+    return BoxedData(annotations, names, tuple(ids), tuple(records))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -98,7 +74,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such annotation file") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not readable JSON, perhaps cut off ({error})") from error
     missing = [key for key in ("images", "annotations", "categories") if not isinstance(_get(content, key), list)]
     if missing:
@@ -111,11 +87,24 @@ def _read_json(path: Path) -> dict[str, Any]:
             absent = [key for key in keys if _get(row, key) is None]
             if absent:
                 raise DataError(f"{path}: an entry of {kind} has no {', '.join(absent)}: {str(row)[:120]}")
+            wrong = [key for key in keys if key in _KEYS and not isinstance(row[key], int | float | str)]
+            if wrong:
+                raise DataError(f"{path}: {wrong[0]} of an entry of {kind} is no number: {str(row)[:120]}")
     return dict(content)
+
+
+_KEYS = ("id", "image_id", "category_id")
 
 
 def _get(row: Any, key: str) -> Any:
     return row.get(key) if isinstance(row, Mapping) else None
+
+
+def _whole(row: Mapping[str, Any], key: str, path: Path) -> int:
+    try:
+        return int(row[key])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: {key} of image {row['file_name']} is no number, but {row[key]!r}") from error
 
 
 def _read_categories(rows: Sequence[Mapping[str, Any]], path: Path) -> tuple[tuple[str, ...], list[int]]:
@@ -128,75 +117,74 @@ def _read_categories(rows: Sequence[Mapping[str, Any]], path: Path) -> tuple[tup
     if not pairs:
         raise DataError(f"{path}: lists no categories")
     if len(set(names)) < len(names) or len(set(ids)) < len(ids):
-        raise DataError(f"{path}: a category name or id occurs twice: {_some(pairs)}")
+        raise DataError(f"{path}: a category name or id occurs twice: {', '.join(map(str, pairs[:5]))}")
     return tuple(names), ids
 
 
-def _group_by_image(content: Mapping[str, Any], ids: Sequence[int], path: Path) -> dict[int, list[Mapping[str, Any]]]:
-    rows_of: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}
-    if len(rows_of) != len(content["images"]):
-        raise DataError(f"{path}: {len(content['images']) - len(rows_of)} image ids occur twice")
-    unknown = sorted({row["category_id"] for row in content["annotations"]} - set(ids))
-    if unknown:
-        count = sum(row["category_id"] in unknown for row in content["annotations"])
-        raise DataError(f"{path}: {count} annotations have category ids that are not in categories: {_some(unknown)}")
-    strangers = sorted({row["image_id"] for row in content["annotations"]} - set(rows_of))
-    if strangers:
-        raise DataError(f"{path}: annotations of images that are not in images: ids {_some(strangers)}")
+def _unique(images: Sequence[Mapping[str, Any]], bad: BadAnnotations) -> list[Mapping[str, Any]]:
+    """The images whose id is theirs alone; of an entry that is there twice, the first."""
+    counts = Counter(image["id"] for image in images)
+    files: dict[Any, set[str]] = {}
+    for image in images:
+        if counts[image["id"]] > 1:
+            files.setdefault(image["id"], set()).add(str(image["file_name"]))
+    kept, met = [], set()
+    for image in images:
+        number = image["id"]
+        if number in files and (number in met or len(files[number]) > 1):
+            # whose annotations they are is not known where the files differ
+            bad.add("entries of images with an id that occurs twice", f"id {number} ({image['file_name']})")
+            continue
+        met.add(number)
+        kept.append(image)
+    return kept
+
+
+def _group_by_image(
+    content: Mapping[str, Any], images: Sequence[Mapping[str, Any]], index_of: Mapping[int, int], bad: BadAnnotations
+) -> dict[Any, list[Mapping[str, Any]]]:
+    rows_of: dict[Any, list[Mapping[str, Any]]] = {image["id"]: [] for image in images}
+    listed = {image["id"] for image in content["images"]}
     for row in content["annotations"]:
-        rows_of[row["image_id"]].append(row)
+        if row["category_id"] not in index_of:
+            bad.add("annotations with category ids that are not in categories", row["category_id"])
+        elif row["image_id"] not in listed:
+            bad.add("annotations of images that are not in images", f"id {row['image_id']}")
+        elif row["image_id"] in rows_of:
+            rows_of[row["image_id"]].append(row)
     return rows_of
 
 
-def _record(
-    image: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder: Path, ids: Sequence[int], path: Path
-) -> CocoImage:
-    height, width = int(image["height"]), int(image["width"])
-    try:
-        corners = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(len(rows), 4)
-        area = np.array([_area(row) for row in rows], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: a bbox of image {image['file_name']} is not four numbers ({error})") from error
-    positive = (np.isfinite(corners).all(axis=1)) & (corners[:, 2:] > 0).all(axis=1)
-    corners[:, 2:] += corners[:, :2]
-    corners = np.clip(corners, 0, np.array([width, height, width, height], dtype=np.float64))
-    kept = positive & (corners[:, 2:] > corners[:, :2]).all(axis=1)
-    box_area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    return CocoImage(
-        path=folder / image["file_name"],
-        image_id=int(image["id"]),
-        size=(height, width),
-        boxes=corners[kept].astype(np.float32),
-        labels=np.array([ids.index(row["category_id"]) for row in rows], dtype=np.int64)[kept],
-        crowd=np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=np.bool_)[kept],
-        area=np.where(np.isfinite(area) & (area > 0), area, box_area)[kept].astype(np.float32),
+def _objects(rows: Sequence[Mapping[str, Any]], index_of: Mapping[int, int], name: str, bad: BadAnnotations) -> Objects:
+    usable, corners = [], []
+    for row in rows:
+        try:
+            x, y, width, height = (float(number) for number in row["bbox"])
+        except (TypeError, ValueError, OverflowError):
+            bad.add("boxes that are not four numbers", f"{name} ({str(row['bbox'])[:40]})")
+            continue
+        corners.append((x, y, x + width, y + height))
+        usable.append(row)
+    return Objects(
+        boxes=np.array(corners, dtype=np.float64).reshape(-1, 4),
+        labels=np.array([index_of[row["category_id"]] for row in usable], dtype=np.int64),
+        crowd=np.array([bool(row.get("iscrowd", 0)) for row in usable], dtype=np.bool_),
+        area=np.array([_area(row) for row in usable], dtype=np.float64),
     )
 
 
 def _area(row: Mapping[str, Any]) -> float:
     area = row.get("area")
-    return float(area) if area is not None else -1.0
+    return float(area) if isinstance(area, int | float) else -1.0
 
 
 def _find_images(images: Sequence[Mapping[str, Any]], annotations: Path, root: Path | None) -> Path:
-    """The folder that holds the first image; else the first folder that is there, to be named in the message."""
+    """The folder that holds the first image that is found; else the first folder that is there, to be named."""
     root = root if root is not None else annotations.parent.parent
     name = annotations.stem.removeprefix("instances_")
     folders = [root / pattern.format(name=name) for pattern in _IMAGES]
-    for folder in folders:
-        if (folder / images[0]["file_name"]).is_file():
-            return folder
+    for image in images[:8]:  # the first may be missing
+        for folder in folders:
+            if (folder / str(image["file_name"])).is_file():
+                return folder
     return next(folder for folder in [*folders, root] if folder.is_dir() or folder == root)
-
-
-def _check_files(records: Sequence[CocoImage], folder: Path, annotations: Path) -> None:
-    missing = [record.path.name for record in records if not record.path.is_file()]
-    if missing:
-        raise DataError(
-            f"{annotations}: {len(missing)} of {len(records)} images are not in {folder}: {_some(missing)}; "
-            "copy them there, or give the folder that they are in"
-        )
-
-
-def _some(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values[:5])) + (f", ... ({len(values)} in all)" if len(values) > 5 else "")

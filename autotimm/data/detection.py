@@ -1,57 +1,67 @@
-"""``DetectionDataModule``: COCO annotations as batches of pixels and boxes."""
+"""``DetectionDataModule``: images with boxes, in whatever format, as batches of pixels and boxes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from autotimm.data.bad_images import BadImagePolicy, EvaluationSamples, TrainingSamples
-from autotimm.data.batch import DetectionBatch, GroundTruth
-from autotimm.data.box_transforms import BoxAugmentation, Boxes, augment_boxed, check_box_augmentation
-from autotimm.data.coco import CocoDataset, CocoImage, find_annotations, read_coco
+from autotimm.data.bad_annotations import BadAnnotations
+from autotimm.data.bad_images import TrainingSamples
+from autotimm.data.batch import GroundTruth
+from autotimm.data.box_csv import BoxColumns
+from autotimm.data.box_formats import NAMED_BY_OBJECTS, check_box_format, find_format, formats_there, read_boxed
+from autotimm.data.box_transforms import check_box_augmentation
+from autotimm.data.boxed import BoxedData
+from autotimm.data.boxed_samples import ComposedImages, EvaluationImages, TrainingImages, collate_boxed, ground_truth
 from autotimm.data.module import VisionDataModule
-from autotimm.runtime.errors import DataError
-from autotimm.runtime.images import load_image
-from autotimm.runtime.preprocess import Placement, Preprocess
-from autotimm.runtime.resize import fit_image
-
-
-class Sample(NamedTuple):
-    """One image at the model's size, with what a batch needs of it."""
-
-    image: NDArray[np.uint8]
-    boxes: Boxes
-    labels: NDArray[np.int64]
-    path: str
-    placement: Placement | None = None
-    truth: GroundTruth | None = None
+from autotimm.data.samplers import BatchPlan
+from autotimm.data.tables import IMAGE_COLUMN, LABEL_COLUMN
+from autotimm.data.yolox_recipe import YOLOXAugmentation, YOLOXPlan
+from autotimm.horizon import RecipeLengths
+from autotimm.runtime.errors import ConfigError, DataError
 
 
 class DetectionDataModule(VisionDataModule):
-    """Images with boxes, annotated in COCO JSON.
+    """Images with boxes, annotated in COCO JSON, CSV, Pascal VOC or YOLO text files.
 
-    The layouts ``images/SPLIT`` with ``annotations/SPLIT.json`` and ``SPLIT2017`` with
-    ``annotations/instances_SPLIT2017.json`` are found by themselves; anything else can be given. A split is read when
-    it is first needed, so that a data set of one split can be evaluated.
+    These layouts are found by themselves; other places can be given. A split is read when it is first needed, so that
+    a data set of one split can be evaluated.
+
+    - COCO: ``annotations/SPLIT.json`` with ``images/SPLIT``, ``annotations/instances_SPLIT2017.json`` with
+      ``SPLIT2017``, and the like.
+    - CSV: ``SPLIT.csv`` with a row for each box; a row with empty box cells names an image without objects.
+    - Pascal VOC: ``ImageSets/Main/SPLIT.txt`` with ``Annotations`` and ``JPEGImages``. Its pixels count from 1 and its
+      boxes include both ends, which is allowed for; its difficult objects are treated as COCO's crowds.
+    - YOLO: ``images/SPLIT`` with ``labels/SPLIT`` (or ``SPLIT/images`` with ``SPLIT/labels``), and the class names in
+      ``data.yaml`` or ``classes.txt``.
 
     Args:
         root: the folder of the data set.
         image_size: side or ``(height, width)`` of the network input; the model's own where absent.
         batch_size: images a batch.
         num_workers: processes that decode images; chosen by the number of cores where absent.
-        train_annotations: annotation file of the training split.
+        format: ``coco``, ``csv``, ``voc`` or ``yolo``; ``auto`` recognises it by what is there.
+        train_annotations: annotation file of the training split: COCO's JSON, the CSV file, VOC's list of images, or
+            YOLO's file of class names.
         val_annotations: annotation file of the validation split.
         train_images: folder that the file names in ``train_annotations`` are relative to.
         val_images: the same for ``val_annotations``.
-        augmentation: ``default``, ``light`` or ``none``.
+        image_column: of CSV files, with the path of the image.
+        box_columns: of CSV files, with xmin, ymin, xmax and ymax, in pixels.
+        label_column: of CSV files, with the class of the box.
+        augmentation: ``default``, ``light``, ``none``; or ``yolox``, the official YOLOX recipe for the size of the
+            model that is trained, with mosaic, mixup and batches of changing size; or a :class:`YOLOXAugmentation` with
+            settings of your own.
+        image_cache: MiB of decoded images that each process keeps for the ``yolox`` augmentation, which needs most of
+            them several times.
         seed: of the order and the augmentation.
         bad_images: ``refuse`` stops at an image that cannot be read or is of another size than annotated; ``skip``
             passes over it with a warning: training takes the next one in its place, evaluation leaves it out.
+        bad_annotations: ``refuse`` ends with an error that counts and names annotations that cannot be used (boxes
+            that are no boxes or outside their image, classes that are not known, missing images, ...); ``skip`` leaves
+            them out, with one warning.
     """
 
     kind = "detection"
@@ -63,42 +73,75 @@ class DetectionDataModule(VisionDataModule):
         batch_size: int = 16,
         num_workers: int | None = None,
         *,
+        format: str = "auto",  # noqa: A002 - the word for it
         train_annotations: str | Path | None = None,
         val_annotations: str | Path | None = None,
         train_images: str | Path | None = None,
         val_images: str | Path | None = None,
-        augmentation: str = "default",
+        image_column: str = IMAGE_COLUMN,
+        box_columns: Sequence[str] = ("xmin", "ymin", "xmax", "ymax"),
+        label_column: str = LABEL_COLUMN,
+        augmentation: str | YOLOXAugmentation = "default",
+        image_cache: int = 256,
         seed: int = 0,
         bad_images: str = "refuse",
+        bad_annotations: str = "refuse",
     ) -> None:
         super().__init__(root, image_size, batch_size, num_workers, seed=seed, bad_images=bad_images)
-        self.augmentation = check_box_augmentation(augmentation)
-        self.train_annotations, self.train_images = train_annotations, train_images
-        self.val_annotations, self.val_images = val_annotations, val_images
+        self.format = check_box_format(format)
+        self.columns = BoxColumns(image_column, tuple(box_columns), label_column)
+        if isinstance(augmentation, str) and augmentation != "yolox":
+            augmentation = check_box_augmentation(augmentation)
+        self.augmentation = augmentation
+        if image_cache < 0:
+            raise ConfigError(f"image_cache is {image_cache}, but must be a number of MiB, 0 for none")
+        self.image_cache = image_cache
+        self.bad_annotations = BadAnnotations(bad_annotations).policy
+        self._annotations = {"train": _path(train_annotations), "val": _path(val_annotations)}
+        self._images = {"train": _path(train_images), "val": _path(val_images)}
         self.collate = collate_boxed
 
     @cached_property
-    def _train(self) -> CocoDataset:
-        return self._read("train", self.train_annotations, self.train_images)
+    def _train(self) -> BoxedData:
+        return self._read("train")
 
     @cached_property
-    def _val(self) -> CocoDataset:
-        return self._read("val", self.val_annotations, self.val_images)
+    def _val(self) -> BoxedData:
+        kind = self._format_of("val")
+        of_training = kind in NAMED_BY_OBJECTS and self._has("train")
+        return self._read("val", self._train.class_names if of_training else None)
 
-    def _read(self, split: str, annotations: str | Path | None, images: str | Path | None) -> CocoDataset:
+    def _format_of(self, split: str) -> str:
         if not self.root.is_dir():
             raise DataError(f"{self.root}: there is no such folder")
-        file = find_annotations(self.root, split) if annotations is None else Path(annotations)
-        return read_coco(file, None if images is None else Path(images), self.root)
+        return self.format or find_format(self.root, split, self._annotations[split], self.columns)
+
+    def _has(self, split: str) -> bool:
+        if self._annotations[split] is not None:
+            return True
+        there = formats_there(self.root, split, self.columns)
+        return self.format in there if self.format else bool(there)
+
+    def _read(self, split: str, class_names: Sequence[str] | None = None) -> BoxedData:
+        return read_boxed(
+            self.root,
+            split,
+            format=self.format,
+            annotations=self._annotations[split],
+            images=self._images[split],
+            columns=self.columns,
+            bad_annotations=self.bad_annotations,
+            class_names=class_names,
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the categories in the order of their ids."""
+        """Names of the categories in the order of their ids; sorted where there are only names."""
         return self._val.class_names
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The COCO id of each class, for writing results."""
+        """The number of each class in the annotations, for writing results."""
         return self._val.category_ids
 
     def setup(self, stage: str) -> None:
@@ -127,94 +170,48 @@ class DetectionDataModule(VisionDataModule):
         """Path and annotated objects of each validation image."""
         return [(image.path, ground_truth(image)) for image in self._val.images]
 
-    def _train_dataset(self) -> TrainingImages:
-        return TrainingImages(self._train.images, self.preprocess, self.augmentation, self.bad_images.policy)
+    @property
+    def recipe(self) -> YOLOXAugmentation | None:
+        """The settings of the YOLOX augmentation: those given, else the model's, else the official ones of YOLOX-s.
+
+        ``None`` with another augmentation.
+        """
+        if isinstance(self.augmentation, YOLOXAugmentation):
+            return self.augmentation
+        if self.augmentation != "yolox":
+            return None
+        model: Any = None if self.trainer is None else self.trainer.lightning_module
+        if hasattr(model, "recipe_augmentation"):
+            recipe: YOLOXAugmentation = model.recipe_augmentation()
+            return recipe
+        return YOLOXAugmentation()
+
+    def _train_dataset(self) -> TrainingSamples:
+        images, policy = self._train.images, self.bad_images.policy
+        recipe = self.recipe
+        if recipe is not None:
+            return ComposedImages(images, self.preprocess, recipe, policy, self.image_cache << 20)
+        return TrainingImages(images, self.preprocess, check_box_augmentation(str(self.augmentation)), policy)
 
     def _val_dataset(self) -> EvaluationImages:
         return EvaluationImages(self._val.images, self.preprocess, self.bad_images.policy)
 
+    def _batch_plan(self) -> BatchPlan | None:
+        recipe = self.recipe
+        if recipe is None:
+            return None
+        trainer = self.trainer
+        lengths = RecipeLengths(recipe.total_epochs, 0.0, recipe.no_aug_epochs)
+        blocks = max(1, len(self._train.images) // (self.batch_size * self._rank_and_world_size()[1]))
 
-class TrainingImages(TrainingSamples):
-    """Augmented images by ``(index, seed)``, without their crowd boxes."""
+        def batches() -> int:
+            return blocks if trainer is None else int(trainer.num_training_batches)
 
-    def __init__(
-        self,
-        images: tuple[CocoImage, ...],
-        preprocess: Preprocess,
-        augmentation: BoxAugmentation,
-        policy: BadImagePolicy,
-    ) -> None:
-        super().__init__(policy)
-        self.images, self.preprocess, self.augmentation = images, preprocess, augmentation
+        def plain_from() -> float:
+            return (lengths if trainer is None else lengths.in_training(trainer)).plain_from
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int, seed: int) -> Sample:
-        """One augmented image with its boxes."""
-        image = self.images[index]
-        targets = ~image.crowd
-        frame, boxes, kept = augment_boxed(_load(image), image.boxes[targets], self.preprocess, self.augmentation, seed)
-        return Sample(frame, boxes, image.labels[targets][kept], str(image.path))
+        return YOLOXPlan(recipe, self.preprocess.size, self.seed, batches, plain_from)
 
 
-class EvaluationImages(EvaluationSamples):
-    """Images by index, as the runtime would see them, with their truths in source pixels."""
-
-    def __init__(self, images: tuple[CocoImage, ...], preprocess: Preprocess, policy: BadImagePolicy) -> None:
-        super().__init__(policy, "validation")
-        self.images, self.preprocess = images, preprocess
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def load(self, index: int) -> Sample:
-        """One image with its boxes, its placement and its truth."""
-        image = self.images[index]
-        frame, placement = fit_image(_load(image), self.preprocess)
-        targets = ~image.crowd
-        boxes = placement.to_input(image.boxes[targets])
-        return Sample(frame, boxes, image.labels[targets], str(image.path), placement, ground_truth(image))
-
-
-def _load(image: CocoImage) -> NDArray[np.uint8]:
-    """The pixels, provided that they are as large as the annotations say."""
-    pixels = load_image(image.path)
-    check_size(image, (pixels.shape[0], pixels.shape[1]))
-    return pixels
-
-
-def check_size(image: CocoImage, size: tuple[int, int]) -> None:
-    """Refuse an image whose ``(height, width)`` is not the annotated one.
-
-    Raises:
-        DataError: naming both.
-    """
-    if size != image.size:
-        (height, width), (said_height, said_width) = size, image.size
-        raise DataError(
-            f"{image.path}: is {width} x {height} when upright by its EXIF data, but its annotations are for "
-            f"{said_width} x {said_height}: its boxes would be in the wrong place"
-        )
-
-
-def ground_truth(image: CocoImage) -> GroundTruth:
-    """The annotated objects of an image as the metrics take them."""
-    return GroundTruth(
-        torch.from_numpy(image.boxes),
-        torch.from_numpy(image.labels),
-        torch.from_numpy(image.crowd),
-        torch.from_numpy(image.area),
-    )
-
-
-def collate_boxed(samples: list[Sample]) -> DetectionBatch:
-    """Stack images; keep boxes and labels in a list per image."""
-    return DetectionBatch(
-        images=torch.from_numpy(np.stack([sample.image for sample in samples])),
-        boxes=[torch.from_numpy(sample.boxes) for sample in samples],
-        labels=[torch.from_numpy(sample.labels) for sample in samples],
-        placements=[sample.placement for sample in samples if sample.placement is not None],
-        truths=[sample.truth for sample in samples if sample.truth is not None],
-        paths=tuple(sample.path for sample in samples),
-    )
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

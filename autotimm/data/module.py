@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from autotimm.data.bad_images import BadImages
 from autotimm.data.loading import default_workers, make_loader
-from autotimm.data.samplers import SeededSampler, ShardSampler
+from autotimm.data.samplers import BatchPlan, SeededSampler, ShardSampler
 from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 from autotimm.runtime.preprocess import Preprocess
 
@@ -80,6 +80,10 @@ class VisionDataModule(pl.LightningDataModule, ABC):
 
     def _sampling_weights(self) -> Sequence[float] | None:
         """How much more often one training image is drawn than another; each once an epoch where absent."""
+        return None
+
+    def _batch_plan(self) -> BatchPlan | None:
+        """What the images of a training batch share, where that changes in the course of the training."""
         return None
 
     @property
@@ -153,6 +157,7 @@ class VisionDataModule(pl.LightningDataModule, ABC):
             rank=rank,
             world_size=world_size,
             weights=self._sampling_weights(),
+            plan=self._batch_plan(),
         )
         if length < sampler.global_batch and not self._told_of_small_data:
             self._told_of_small_data = True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +11,11 @@ from torch.utils.data import DistributedSampler, SequentialSampler
 
 from autotimm.runtime.errors import ConfigError, DataError
 
-SampleKey = tuple[int, int]
-"""Index of a sample, and the seed of its augmentation."""
+SampleKey = tuple[int, int] | tuple[int, int, Any]
+"""Index of a sample, the seed of its augmentation, and the setting of its batch where batches have one."""
+
+BatchPlan = Callable[[int, int], Any]
+"""From an epoch and a batch of it, both counted from 0 and the same in all processes, to the setting of that batch."""
 
 
 class SeededSampler(DistributedSampler[SampleKey]):
@@ -32,6 +36,8 @@ class SeededSampler(DistributedSampler[SampleKey]):
         world_size: number of processes.
         weights: how much more often one sample is drawn than another, ``[length]``; samples are then drawn with
             replacement, ``length`` of them an epoch. Each sample once where absent.
+        plan: gives what the samples of a batch share, such as their size; it becomes the third part of their keys. It
+            is asked when an epoch begins.
 
     Raises:
         DataError: there are fewer samples than processes.
@@ -46,6 +52,7 @@ class SeededSampler(DistributedSampler[SampleKey]):
         rank: int = 0,
         world_size: int = 1,
         weights: Sequence[float] | Tensor | None = None,
+        plan: BatchPlan | None = None,
     ) -> None:
         if length < world_size:
             raise DataError(
@@ -58,6 +65,7 @@ class SeededSampler(DistributedSampler[SampleKey]):
         self.rank = rank
         self.world_size = world_size
         self.weights = None if weights is None else _checked_weights(weights, length)
+        self.plan = plan
         self.epoch = 0
         self._skipped_batches = 0
 
@@ -80,7 +88,8 @@ class SeededSampler(DistributedSampler[SampleKey]):
         return blocks * self.batch_size if blocks else len(self._share_of_all())
 
     def __iter__(self) -> Iterator[SampleKey]:
-        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        epoch = self.epoch
+        generator = torch.Generator().manual_seed((self.seed << 20) + epoch)
         self.epoch += 1
         skipped, self._skipped_batches = self._skipped_batches, 0
         order = self._order(generator)
@@ -93,7 +102,12 @@ class SeededSampler(DistributedSampler[SampleKey]):
         else:
             share = self._share_of_all()
             positions = torch.arange(share.start, share.stop)[skipped * self.batch_size :]
-        return iter(list(zip(order[positions].tolist(), seeds[positions].tolist(), strict=True)))
+        keys = list(zip(order[positions].tolist(), seeds[positions].tolist(), strict=True))
+        if self.plan is None:
+            return iter(keys)
+        batches = range(skipped, skipped + -(-len(keys) // self.batch_size))
+        settings = [self.plan(epoch, batch) for batch in batches]
+        return iter([(*key, settings[place // self.batch_size]) for place, key in enumerate(keys)])
 
     def _order(self, generator: torch.Generator) -> Tensor:
         if self.weights is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from autotimm.data.box_csv import BoxColumns, is_box_csv
+from autotimm.data.box_formats import formats_there
 from autotimm.runtime.errors import DataError
 from autotimm.runtime.images import EXTENSIONS
 from autotimm.runtime.manifest import Task
@@ -22,15 +24,17 @@ def check_data_fits(task: Task, data: str | Path, annotations: str | Path | None
     """
     root = Path(data)
     if task == "detection" and annotations is None:
-        if root.is_file():
+        if root.is_file() and not is_box_csv(root, BoxColumns()):
             raise DataError(
-                f"{root}: is a file of labels, but the model is a detector: give a folder with images and COCO "
-                "annotations (annotations/val.json), or the JSON file as annotations (--annotations)"
+                f"{root}: is a file of labels, but the model is a detector: give a folder with images and boxes (COCO: "
+                "annotations/val.json), a CSV file with the columns image, xmin, ymin, xmax, ymax, label, or the "
+                "annotation file as annotations (--annotations)"
             )
-        if not _annotations(root) and (_holds_images(root) or _holds_split_images(root)):
+        boxed = _annotations(root) or any(formats_there(root, split) for split in ("val", "train", "test"))
+        if not boxed and (_holds_images(root) or _holds_split_images(root)):
             raise DataError(
                 f"{root}: has images in folders of classes and no annotations of boxes, but the model is a detector: "
-                "give a folder with COCO annotations (annotations/val.json), or the JSON file as annotations "
+                "give a folder with boxes (COCO: annotations/val.json), or the annotation file as annotations "
                 "(--annotations)"
             )
     if task == "classification":

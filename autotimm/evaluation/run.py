@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from autotimm.data.detection import check_size
+from autotimm.data.boxed_samples import check_size
 from autotimm.evaluation.fitting import check_data_fits
 from autotimm.evaluation.report import EvaluationReport
 from autotimm.evaluation.samples import read_evaluation_set
@@ -26,6 +26,8 @@ def evaluate(
     split: str = "val",
     annotations: str | Path | None = None,
     images: str | Path | None = None,
+    format: str = "auto",  # noqa: A002 - as the argument of the data module
+    bad_annotations: str = "refuse",
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> dict[str, float]:
@@ -33,12 +35,14 @@ def evaluate(
 
     Args:
         model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
-        data: root of the data set: an image folder, or COCO images and annotations; for classification also a CSV
-            file, as ``ImageDataModule`` and ``MultiLabelImageDataModule`` read them.
+        data: root of the data set: an image folder, or images and boxes in COCO JSON, CSV, Pascal VOC or YOLO files;
+            also a CSV file, as the data modules read them.
         split: which part of it; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
-        annotations: detection: the COCO JSON file, where it is not in its usual place under ``data``.
-        images: the folder that the paths in a CSV file are taken from; its own where absent.
+        annotations: detection: the annotation file, where it is not in its usual place under ``data``.
+        images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
+        format: detection: ``coco``, ``csv``, ``voc`` or ``yolo``; ``auto`` recognises it.
+        bad_annotations: detection: ``refuse`` annotations that cannot be used, or ``skip`` them with a warning.
         metrics: further metrics, whatever their stages. Those of a checkpoint's training are measured anyhow: what was
             for validation on the split ``val``, what was for the test on any other data.
         progress: wraps the list of images, to show a progress bar.
@@ -53,7 +57,15 @@ def evaluate(
             its annotations, or it has classes that the model does not know.
     """
     report = evaluation_report(
-        model, data, split=split, annotations=annotations, images=images, metrics=metrics, progress=progress
+        model,
+        data,
+        split=split,
+        annotations=annotations,
+        images=images,
+        format=format,
+        bad_annotations=bad_annotations,
+        metrics=metrics,
+        progress=progress,
     )
     return report.metrics
 
@@ -65,6 +77,8 @@ def evaluation_report(
     split: str = "val",
     annotations: str | Path | None = None,
     images: str | Path | None = None,
+    format: str = "auto",  # noqa: A002 - as the argument of the data module
+    bad_annotations: str = "refuse",
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> EvaluationReport:
@@ -78,6 +92,8 @@ def evaluation_report(
                     split=split,
                     annotations=annotations,
                     images=images,
+                    format=format,
+                    bad_annotations=bad_annotations,
                     metrics=metrics,
                     progress=progress,
                 )
@@ -98,7 +114,15 @@ def evaluation_report(
     )
     check_data_fits(manifest.task, data, annotations)
     samples = read_evaluation_set(
-        manifest.task, data, names, split=split, annotations=annotations, multi_label=multi_label, images=images
+        manifest.task,
+        data,
+        names,
+        split=split,
+        annotations=annotations,
+        multi_label=multi_label,
+        images=images,
+        format=format,
+        bad_annotations=bad_annotations,
     )
     results = predictor.stream(progress(samples.paths))
     for result, truth, annotated in zip(results, samples.truths, samples.annotated, strict=True):

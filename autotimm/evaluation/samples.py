@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from autotimm.data.batch import GroundTruth
-from autotimm.data.coco import CocoImage, find_annotations, read_coco
-from autotimm.data.detection import ground_truth
+from autotimm.data.box_formats import check_box_format, read_boxed
+from autotimm.data.boxed import BoxedImage
+from autotimm.data.boxed_samples import ground_truth
 from autotimm.data.image_folder import read_image_folder
 from autotimm.data.tables import (
     IMAGE_COLUMN,
@@ -35,7 +36,7 @@ class EvaluationSet:
     paths: list[Path]
     truths: list[int] | list[NDArray[np.float32]] | list[GroundTruth]
     """Class indices; for multi-label models 0 or 1 for each class ``[C]``; objects."""
-    annotated: list[CocoImage] | list[None]
+    annotated: list[BoxedImage] | list[None]
     """Detection: what the annotations say of each image, its size among it."""
 
     def __len__(self) -> int:
@@ -51,26 +52,32 @@ def read_evaluation_set(
     annotations: str | Path | None = None,
     multi_label: bool = False,
     images: str | Path | None = None,
+    format: str = "auto",  # noqa: A002 - as the argument of the data module
+    bad_annotations: str = "refuse",
 ) -> EvaluationSet:
     """Read the images of one split with their truths.
 
     Args:
         task: what the truths are.
         data: root of the data set; for classification also a CSV file with a column ``image`` of paths, and one
-            ``label`` of class names. For a multi-label model its further columns are one of 0 and 1 for each class, or
-            a single one that names the classes of an image, parted by ``|``. Columns beside those of all the
-            model's classes are not looked at.
+            ``label`` of class names; for detection one with a row for each box. For a multi-label model its further
+            columns are one of 0 and 1 for each class, or a single one that names the classes of an image, parted by
+            ``|``. Columns beside those of all the model's classes are not looked at.
         class_names: the model's classes; the data's are found among them by name, in whatever order.
         split: which part of the data; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
-        annotations: detection: the COCO JSON file, where it is not in its usual place under ``data``.
+        annotations: detection: the annotation file, where it is not in its usual place under ``data``.
         multi_label: the model gives an image any number of classes.
-        images: the folder that the paths in a CSV file are taken from; its own where absent.
+        images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
+        format: detection: of the boxes, as ``DetectionDataModule`` takes it.
+        bad_annotations: detection: ``refuse`` or ``skip``.
 
     Raises:
         DataError: the data cannot be read, has no such part, or has classes that the model does not know.
     """
     root = Path(data)
+    if task == "detection" and root.suffix.lower() == ".csv" and root.is_file():
+        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations)
     if task == "classification" and (root.is_file() or root.suffix.lower() == ".csv"):
         return _read_csv(root, class_names, multi_label, root.parent if images is None else Path(images))
     if not root.is_dir():
@@ -82,7 +89,7 @@ def read_evaluation_set(
     if task == "classification":
         return _read_labelled(root, class_names, split)
     if task == "detection":
-        return _read_boxed(root, class_names, split, annotations)
+        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations)
     raise ConfigError(f"evaluation of {task} is not there yet")
 
 
@@ -138,10 +145,26 @@ def _layout(table: Table, class_names: Sequence[str]) -> LabelColumns:
     return LabelColumns(names=further[0]) if len(further) == 1 and further[0] not in class_names else LabelColumns()
 
 
-def _read_boxed(root: Path, class_names: Sequence[str], split: str, annotations: str | Path | None) -> EvaluationSet:
-    file = Path(annotations) if annotations is not None else find_annotations(root, split)
-    dataset = read_coco(file, root=root)
-    index_of = torch.tensor(_indices(dataset.class_names, class_names, file))
+def _read_boxed(
+    root: Path,
+    class_names: Sequence[str],
+    split: str,
+    annotations: str | Path | None,
+    images: str | Path | None,
+    format: str,  # noqa: A002
+    bad_annotations: str,
+) -> EvaluationSet:
+    if root.is_file():  # a table of boxes
+        root, annotations = root.parent, root
+    dataset = read_boxed(
+        root,
+        split,
+        format=check_box_format(format),
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        bad_annotations=bad_annotations,
+    )
+    index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
     truths = [ground_truth(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
     return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,24 +16,12 @@ import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from autotimm.described import check_options, class_and_params, import_class, mode_of
+from autotimm.horizon import Horizon, RecipeLengths, horizon_of
 from autotimm.optim.plateau import Plateau
 from autotimm.runtime.errors import ConfigError
 
 Factor = Callable[[int], float]
 """From the number of optimizer steps done to a factor on the learning rate."""
-
-
-@dataclass(frozen=True)
-class Horizon:
-    """How long the training is."""
-
-    total_steps: int
-    steps_per_epoch: float
-
-    @property
-    def epochs(self) -> float:
-        """Number of epochs."""
-        return self.total_steps / self.steps_per_epoch
 
 
 def list_schedulers() -> list[str]:
@@ -103,23 +90,6 @@ def schedule_factor(name: str, horizon: Horizon, options: Mapping[str, Any]) -> 
     schedule = _SCHEDULES[name]
     check_options(f"option of scheduler {name},", options, inspect.signature(schedule), skip=1)
     return schedule(horizon, **options)
-
-
-def horizon_of(trainer: pl.Trainer) -> Horizon:
-    """Optimizer steps in all and per epoch, from the trainer's limits and the length of its data.
-
-    Raises:
-        ConfigError: the training has no end.
-    """
-    total = trainer.estimated_stepping_batches
-    if total == math.inf:
-        raise ConfigError("a schedule needs to know how long the training is: give max_epochs or max_steps")
-    if trainer.num_training_batches == math.inf:  # with max_steps Lightning has not looked at the data yet
-        trainer.fit_loop.setup_data()
-    batches = float(trainer.num_training_batches)
-    if batches == math.inf:
-        raise ConfigError("a schedule goes by epochs, and this data has no length: give limit_train_batches")
-    return Horizon(max(1, int(total)), max(1.0, math.ceil(batches / trainer.accumulate_grad_batches)))
 
 
 def cosine(horizon: Horizon, *, warmup_epochs: float = 0.0, min_lr_ratio: float = 0.0) -> Factor:
@@ -201,25 +171,6 @@ def cosine_with_restarts(
         return _half_cosine(1.0, min_lr_ratio, position / length)
 
     return _with_warmup(warmup, factor)
-
-
-@dataclass(frozen=True)
-class RecipeLengths:
-    """The official YOLOX recipe, in epochs that need not be whole."""
-
-    total: float
-    warmup: float
-    """At its beginning, of rising learning rate."""
-    no_aug: float
-    """At its end, of flat learning rate and with the L1 loss."""
-
-    def fitted_to(self, epochs: float) -> RecipeLengths:
-        """This recipe for a training of so many epochs.
-
-        A longer training is longer in its middle; a shorter one is shorter in all its parts, in proportion.
-        """
-        scale = min(1.0, epochs / self.total)
-        return RecipeLengths(epochs, self.warmup * scale, self.no_aug * scale)
 
 
 def yolox(

@@ -78,6 +78,44 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     )
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """``(height, width)`` that :func:`load_image` would give, from the header of a file.
+
+    Raises:
+        ImageError: it has no header that can be read.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            image = _read_header(file, source)
+            if image.format == "PNG" and not _has_metadata(file):
+                return image.height, image.width  # Pillow would decode all of it to look for them at the end
+            if image.format != "TIFF":
+                # transposing, which is what these orientations do, exchanges the two
+                return image.size if _orientation(image) >= 5 else (image.height, image.width)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{source}: no such file") from error
+    except Exception as error:  # as in _from_file
+        raise ImageError(f"{source}: cannot be decoded: {one_line(error)}") from error
+    # Pillow turns TIFF by itself, and its versions do not agree on when its size is that of the upright image
+    height, width = load_image(source).shape[:2]
+    return height, width
+
+
+def _has_metadata(file: IO[bytes]) -> bool:
+    """Whether a PNG file has a chunk that may tell an orientation."""
+    place = file.tell()
+    file.seek(8)  # after the signature
+    found = False
+    while not found and len(head := file.read(8)) == 8:
+        found = head[4:] in (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    file.seek(place)
+    return found
+
+
 def list_images(folder: str | os.PathLike[str], *, recursive: bool = False) -> list[Path]:
     """The image files of a folder, by their extension, sorted by path.
 

@@ -33,7 +33,7 @@ def test_detection(run: Run, detector_checkpoint: Path, detector_artifact: Path,
         run, detector_checkpoint, boxed_images, "--annotations", boxed_images / "annotations" / "val.json"
     )
     assert checkpoint == pytest.approx(values, abs=1e-3)
-    table = run("evaluate", detector_artifact, "--data", boxed_images).out
+    table = run("evaluate", detector_artifact, "--data", boxed_images, "--format", "coco").out
     assert f"{values['map']:.4f}" in table
     assert "nothing annotated" in table  # the pictures have no large object
 
@@ -52,7 +52,7 @@ def test_mistakes(
     absent = run("evaluate", classifier_artifact, "--data", color_images, "--split", "test")
     assert "no folder 'test'" in absent.complaint
     wrong_task = run("evaluate", detector_artifact, "--data", color_images).complaint
-    assert "no annotations of boxes, but the model is a detector: give a folder with COCO annotations" in wrong_task
+    assert "no annotations of boxes, but the model is a detector: give a folder with boxes" in wrong_task
     unknown = run("evaluate", classifier_artifact, "--data", color_images, "--metric", "F1Scor").complaint
     assert "did you mean F1Score" in unknown
     no_matrix = run("evaluate", detector_artifact, "--data", boxed_images, "--confusion-matrix", tmp_path / "m.csv")

@@ -1,5 +1,4 @@
 import json
-import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autotimm.data.coco import find_annotations, read_coco
-from autotimm.runtime.errors import DataError
+from autotimm.data.bad_annotations import BadAnnotations
+from autotimm.data.box_formats import read_boxed
+from autotimm.data.coco import read_coco
+from autotimm.runtime.errors import DataError, DataWarning
+
+NOTHING, NOT_FINITE = "boxes of no positive size", "boxes with numbers that are not finite"
 
 
 def content() -> dict[str, Any]:
@@ -61,28 +64,34 @@ def test_records(tmp_path: Path) -> None:
 )
 def test_layouts_are_found(tmp_path: Path, annotations: str, images: str) -> None:
     file = write(tmp_path, content(), annotations, images)
-    assert find_annotations(tmp_path, "val") == file
-    assert read_coco(file).images[0].path == tmp_path / images / "a.png"
+    data = read_boxed(tmp_path, "val")
+    assert data.source == file
+    assert data.images[0].path == tmp_path / images / "a.png"
 
 
 def test_explicit_places(tmp_path: Path) -> None:
     file = write(tmp_path, content(), "labels.json", "pictures")
     assert len(read_coco(file, tmp_path / "pictures").images) == 2
     with pytest.raises(DataError, match="train_annotations"):
-        find_annotations(tmp_path, "train")
+        read_boxed(tmp_path, "train")
 
 
-def test_boxes_are_clipped_and_impossible_ones_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_boxes_are_clipped_and_impossible_ones_dropped(tmp_path: Path) -> None:
     data = content()
     boxes = [[30, 20, 50, 50], [5, 5, 0, 4], [5, 5, 4, -1], [math.nan, 0, 4, 4], [100, 0, 4, 4], [-3, -3, 5, 5]]
     data["annotations"] = [{"image_id": 20, "category_id": 3, "bbox": box} for box in boxes]
-    with caplog.at_level(logging.WARNING):
-        dataset = read_coco(write(tmp_path, data))
+    file = write(tmp_path, data)
+    with pytest.raises(DataError, match=f"2 {NOTHING}.*; 1 {NOT_FINITE}.*; 1 boxes outside.*bad_annotations='skip'"):
+        read_coco(file)
+    bad = BadAnnotations("skip")
+    with pytest.warns(
+        DataWarning, match=rf"left out 2 {NOTHING}: b.png \(5, 5, 5, 9\), b.png \(5, 5, 9, 4\);"
+    ) as caught:
+        dataset = read_coco(file, bad=bad)
+    assert len(caught) == 1
+    assert bad.counts == {NOTHING: 2, NOT_FINITE: 1, "boxes outside their image": 1}
     assert dataset.images[1].boxes.tolist() == [[30, 20, 40, 30], [0, 0, 2, 2]]
     assert dataset.images[1].area.tolist() == [100, 4]  # none was annotated: the clipped box's
-    assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
-        "dropped 4 boxes without a positive area inside their image"
-    ]
 
 
 def edit(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
@@ -101,13 +110,22 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
         (edit(lambda d: d["categories"].clear()), "no categories"),
         (edit(lambda d: d["categories"].append({"id": 9, "name": "late"})), "occurs twice"),
         (edit(lambda d: d["categories"].append({"name": "x"})), "no id or no name"),
-        (edit(lambda d: d["annotations"][0].update(category_id=99)), "1 annotations have category ids .*: 99"),
-        (edit(lambda d: d["annotations"][0].update(image_id=99)), "not in images: ids 99"),
-        (edit(lambda d: d["annotations"][0].update(bbox=[1, 2, 3])), "a.png is not four numbers"),
+        (
+            edit(lambda d: d["annotations"][0].update(category_id=99)),
+            "1 annotations with category ids that are not in categories: 99",
+        ),
+        (
+            edit(lambda d: d["annotations"][0].update(image_id=99)),
+            "1 annotations of images that are not in images: id 99",
+        ),
+        (edit(lambda d: d["annotations"][0].update(bbox=[1, 2, 3])), r"1 boxes that are not four numbers: a\.png"),
         (edit(lambda d: d["annotations"][0].pop("bbox")), "annotations has no bbox"),
         (edit(lambda d: d["images"][0].pop("width")), "images has no width"),
-        (edit(lambda d: d["images"][1].update(id=10)), "1 image ids occur twice"),
-        (edit(lambda d: d["images"][1].update(file_name="gone.png")), r"1 of 2 images are not in .*val: gone\.png"),
+        (
+            edit(lambda d: d["images"][1].update(id=10)),
+            r"2 entries of images with an id that occurs twice: id 10 \(a\.png\), id 10 \(b",
+        ),
+        (edit(lambda d: d["images"][1].update(file_name="gone.png")), r"1 images that are not in .*val: gone\.png"),
     ],
 )
 def test_what_cannot_be_used(tmp_path: Path, data: Any, says: str) -> None:
@@ -122,7 +140,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 def test_coco_photos_against_their_json(shared: Path) -> None:
     root = shared / "data/inst/coco_train128"
-    file = find_annotations(root, "train")
+    file = read_boxed(root, "train").source
     dataset = read_coco(file)
     raw = json.loads(file.read_text())
     assert len(dataset.class_names) == len(raw["categories"])

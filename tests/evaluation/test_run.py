@@ -13,7 +13,7 @@ from autotimm.export import export_to_onnx
 from autotimm.metrics import MetricConfig
 from autotimm.models import ImageClassifier, YOLOXDetector, load_checkpoint
 from autotimm.runtime import load
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 
 
 def test_a_checkpoint_and_its_artifact_measure_the_same(
@@ -27,6 +27,30 @@ def test_a_checkpoint_and_its_artifact_measure_the_same(
     by_hand = sum(path.parent.name == name for path, name in names.items()) / len(names)
     assert values["accuracy"] == pytest.approx(by_hand)
     assert 0 < by_hand < 1  # else the comparison says little
+
+
+def test_a_table_of_the_same_boxes_gives_the_same_precision(
+    detector: YOLOXDetector, boxed_images: Path, tmp_path: Path
+) -> None:
+    content = json.loads((boxed_images / "annotations" / "val.json").read_text())
+    file_of = {image["id"]: image["file_name"] for image in content["images"]}
+    name_of = {category["id"]: category["name"] for category in content["categories"]}
+    rows = ["image,xmin,ymin,xmax,ymax,label", *(f"{name},,,,," for name in file_of.values())]
+    for row in content["annotations"]:
+        x, y, width, height = row["bbox"]
+        numbers = ",".join(map(repr, (x, y, x + width, y + height)))
+        rows.append(f"{file_of[row['image_id']]},{numbers},{name_of[row['category_id']]}")
+    (tmp_path / "val.csv").write_text("\n".join(rows))
+    values = evaluate(detector, tmp_path / "val.csv", images=boxed_images / "images" / "val")
+    assert values == pytest.approx(evaluate(detector, boxed_images), abs=1e-4)
+    (tmp_path / "val.csv").write_text("\n".join([*rows, f"{next(iter(file_of.values()))},5,5,5,9,cat"]))
+    with pytest.raises(DataError, match="1 boxes of no positive size"):
+        evaluate(detector, tmp_path / "val.csv", images=boxed_images / "images" / "val")
+    with pytest.warns(DataWarning, match="1 boxes of no positive size"):
+        skipped = evaluate(
+            detector, tmp_path / "val.csv", images=boxed_images / "images" / "val", bad_annotations="skip"
+        )
+    assert skipped == values
 
 
 def test_average_precision_of_what_the_detector_finds_is_one(

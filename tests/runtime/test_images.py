@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from autotimm.runtime import DataError, ImageError, list_images, load_image
+from autotimm.runtime.images import image_size
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (7, 11, 3), dtype=np.uint8)
@@ -162,11 +163,29 @@ def test_exif_orientation(orientation: int, suffix: str, tmp_path: Path) -> None
     exif[0x0112] = orientation
     path = tmp_path / f"turned{suffix}"
     image.save(path, exif=exif, **({"quality": 100, "subsampling": 0} if suffix == ".jpg" else {}))
+    assert image_size(path) == (24, 40)
     with Image.open(path) as opened:
         for loaded in (load_image(path), load_image(opened)):
             assert loaded.shape == upright.shape
             for y, x in ((3, 3), (3, -4), (-4, 3), (-4, -4)):
                 np.testing.assert_allclose(loaded[y, x].astype(int), upright[y, x], atol=70)
+
+
+def test_the_size_of_a_png_is_read_from_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "cut.png"
+    Image.new("RGB", (40, 24)).save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"IDAT") + 6])
+    assert image_size(path) == (24, 40)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        load_image(path)
+
+
+def test_the_size_of_what_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image at all")
+    for name, says in (("none.png", "no such file"), ("text.png", "is not an image")):
+        with pytest.raises(ImageError, match=says):
+            image_size(tmp_path / name)
 
 
 def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from autotimm.data.batch import DetectionBatch
+from autotimm.data.yolox_recipe import YOLOXAugmentation
 from autotimm.dense import anchor_points
+from autotimm.horizon import RecipeLengths
 from autotimm.losses.yolox import YOLOXLoss
 from autotimm.metrics import MetricConfig
 from autotimm.models.detection import DetectionModel
@@ -20,7 +22,6 @@ from autotimm.models.yolox.coco_names import COCO_NAMES
 from autotimm.models.yolox.network import YOLOXNetwork
 from autotimm.models.yolox.official import read_official
 from autotimm.models.yolox.sizes import find_size
-from autotimm.optim.schedulers import RecipeLengths, horizon_of
 from autotimm.runtime.errors import CheckpointError, ConfigError
 from autotimm.runtime.preprocess import Preprocess
 
@@ -35,7 +36,8 @@ class YOLOXDetector(DetectionModel):
             always ends with the training, and where that is shorter than ``total_epochs`` (``max_epochs=50``, say),
             the warm-up and the last part are shorter in proportion (5/6 and 2.5 epochs).
         warmup_epochs: epochs of quadratic warm-up, with the ``yolox`` schedule.
-        no_aug_epochs: epochs at the end with the L1 loss on the boxes, and a flat learning rate with that schedule.
+        no_aug_epochs: epochs at the end with the L1 loss on the boxes, a flat learning rate with that schedule, and no
+            mosaic and mixup with ``DetectionDataModule(augmentation="yolox")``.
         reg_loss_weight: weight of the IoU loss.
         score_thresh: detections below this score (objectness times class probability) are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
@@ -156,9 +158,15 @@ class YOLOXDetector(DetectionModel):
 
     def on_train_start(self) -> None:
         """Lightning's hook: when the last part of the recipe begins; an endless training keeps to the configured."""
-        endless = self.trainer.estimated_stepping_batches == math.inf
-        recipe = self.recipe if endless else self.recipe.fitted_to(horizon_of(self.trainer).epochs)
-        self._l1_from = recipe.total - recipe.no_aug
+        self._l1_from = self.recipe.in_training(self.trainer).plain_from
+
+    def recipe_augmentation(self) -> YOLOXAugmentation:
+        """The official augmentation for this size, over the epochs of this recipe.
+
+        ``DetectionDataModule(augmentation="yolox")`` asks the model that is trained for it.
+        """
+        official = YOLOXAugmentation.of_size(self.size.name)
+        return replace(official, total_epochs=self.recipe.total, no_aug_epochs=self.recipe.no_aug)
 
     def losses(self, batch: DetectionBatch, batch_index: int) -> dict[str, Tensor]:
         """The YOLOX loss and its terms, with L1 in the last part of the recipe."""
