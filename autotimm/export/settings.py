@@ -54,12 +54,8 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     """
     preprocess = model.preprocess
     if settings.size is not None:
-        if isinstance(model, DetectionModel) and any(side % model.strides[-1] for side in settings.size):
-            height, width = settings.size
-            raise ConfigError(
-                f"the size is {height}x{width}, but {model.architecture} needs height and width in multiples of "
-                f"{model.strides[-1]}"
-            )
+        if isinstance(model, DetectionModel):
+            model.check_size(settings.size)
         model.preprocess = replace(preprocess, size=settings.size)
     given = {
         "score": settings.score_threshold,
