@@ -50,14 +50,13 @@ class PyramidBackbone(nn.Module):
                 )
             # of several maps at a stride, the last has seen most
             chosen = [len(found) - 1 - found[::-1].index(stride) for stride in strides]
-        self.channels = tuple(int(maps[index]["num_chs"]) for index in chosen)
+        channels = tuple(int(maps[index]["num_chs"]) for index in chosen)
+        # before the trial, in which patches of an unfit size would fail in a way that tells less
+        self.spread = SimplePyramid(channels[0], found[-1], strides, name) if is_plain else None
+        self.channels = channels if self.spread is None else self.spread.channels
         body: Any = network
         self.indices: list[int] = body.prune_intermediate_layers(chosen, prune_norm=True, prune_head=True)
-        self._try_out(name, [found[index] for index in chosen])
-        self.spread: SimplePyramid | None = None
-        if is_plain:
-            self.spread = SimplePyramid(self.channels[0], found[-1], strides, name)
-            self.channels = self.spread.channels
+        self._try_out(name, dict(zip([found[index] for index in chosen], channels, strict=True)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The maps of normalised pixels.
@@ -78,17 +77,22 @@ class PyramidBackbone(nn.Module):
         )
         return maps
 
-    def _try_out(self, name: str, strides: Sequence[int]) -> None:
-        """Look at the maps of a trial input, and find out whether its size is free."""
+    def _try_out(self, name: str, expected: dict[int, int]) -> None:
+        """Look at the maps of a trial input, and find out whether its size is free.
+
+        Args:
+            name: of the backbone.
+            expected: channels by stride.
+        """
         try:
-            self._check_maps(name, _TRIAL_SIZE, strides)
+            self._check_maps(name, _TRIAL_SIZE, expected)
         except ConfigError:
             raise
         except Exception as refusal:  # assertions of timm, errors of torch: whatever a network meets with that size
             body: Any = self.body
             height, width = (int(side) for side in body.pretrained_cfg["input_size"][1:])
             try:
-                self._check_maps(name, (height, width), strides)
+                self._check_maps(name, (height, width), expected)
             except ConfigError:
                 raise
             except Exception as error:
@@ -99,12 +103,12 @@ class PyramidBackbone(nn.Module):
             self.fixed_size = height, width
 
     @torch.no_grad()
-    def _check_maps(self, name: str, size: tuple[int, int], strides: Sequence[int]) -> None:
+    def _check_maps(self, name: str, size: tuple[int, int], expected: dict[int, int]) -> None:
         was_training = self.training
         self.eval()
         maps = self._maps(torch.zeros(1, 3, *size))
         self.train(was_training)
-        for found, stride, channels in zip(maps, strides, self.channels, strict=True):
+        for found, (stride, channels) in zip(maps, expected.items(), strict=True):
             wanted = (1, channels, size[0] // stride, size[1] // stride)
             if tuple(found.shape) != wanted:
                 raise ConfigError(

@@ -51,8 +51,10 @@ class FeaturePyramid(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm of 32 groups (arXiv:1803.08494), or of as many as divide the channels."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """Group norm of 32 groups (arXiv:1803.08494); of fewer where they would not divide the channels, or have less than
+    four each: on the one cell of a small input's last level a group of one channel would have no variance.
+    """
+    return nn.GroupNorm(math.gcd(32, channels // 4 or 1, channels), channels)
 
 
 def _convolution(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:

@@ -35,7 +35,8 @@ class SimplePyramid(nn.Module):
             if not steps.is_integer():
                 raise ConfigError(
                     f"backbone {name} cannot be a pyramid: its one feature map has a stride of {stride} pixels (its "
-                    f"patches), of which no halving or doubling gives {wanted}; take one with patches of 8, 16 or 32"
+                    f"patches), of which no halving or doubling gives {wanted}; take one with patches of 8, 16 or 32, "
+                    "or give extra_kwargs={'patch_size': 16}, to which timm resamples the weights"
                 )
             level, level_channels = _level(in_channels, int(steps))
             self.levels.append(level)
