@@ -34,6 +34,8 @@ class DetectionModel(TaskModel):
     score_thresh: float
     nms_thresh: float
     max_detections_per_image: int
+    class_agnostic_nms = False
+    """Whether boxes of different classes suppress one another, so that an object has one label."""
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -61,8 +63,12 @@ class DetectionModel(TaskModel):
 
     @property
     def postprocessing(self) -> dict[str, str | bool]:
-        """One label a box, and NMS within each class."""
-        return {"score": "objectness * class probability", "class_agnostic_nms": False, "multi_label": False}
+        """One label a location, and NMS within each class or over all of them."""
+        return {
+            "score": "objectness * class probability",
+            "class_agnostic_nms": self.class_agnostic_nms,
+            "multi_label": False,
+        }
 
     @property
     def size_divisor(self) -> int:
@@ -141,7 +147,8 @@ class DetectionModel(TaskModel):
         }
         for index in range(len(images)):
             found = torch.nonzero(scores[index] >= self.score_thresh)[:, 0]
-            kept = batched_nms(boxes[index, found], scores[index, found], labels[index, found], self.nms_thresh)
+            rivals = torch.zeros_like(found) if self.class_agnostic_nms else labels[index, found]
+            kept = batched_nms(boxes[index, found], scores[index, found], rivals, self.nms_thresh)
             best = found[kept[:limit]]
             outputs["num_detections"][index] = len(best)
             outputs["boxes"][index, : len(best)] = boxes[index, best].cpu()
