@@ -90,7 +90,7 @@ def test_nms_over_all_classes(detector: YOLOXDetector, tmp_path: Path, nms: str)
 
 
 def test_nms_is_of_detectors(classifier: ImageClassifier, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="class_agnostic_nms cannot be set on this ImageClassifier: it is of detectors"):
+    with pytest.raises(ConfigError, match="cannot be set on this ImageClassifier: it is of detectors"):
         export_to_onnx(classifier, tmp_path / "model.onnx", class_agnostic_nms=True)
 
 
