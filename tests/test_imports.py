@@ -14,7 +14,7 @@ CORE = (
     *("torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics", "onnx", "onnxscript", "yaml"),
     *("pycocotools", "safetensors"),
 )
-EXPORTING_BENCHMARKS = {"backbones", "budgets", "nms", "training_step"}
+EXPORTING_BENCHMARKS = {"detector_backbones", "training_throughput", "backbones", "budgets", "nms", "training_step"}
 """These export models, and are not part of a command."""
 
 

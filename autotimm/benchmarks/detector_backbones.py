@@ -105,7 +105,6 @@ def _walk(name: str, data: Path, folder: Path, arch: Literal["fcos", "yolox"], s
     with step("creation"):
         backbone = BackboneConfig(name, pretrained=False)
         model = ObjectDetector(backbone, 2, detection_arch=arch, fpn_channels=CHANNELS, head_num_convs=1, seed=0)
-        _spread_scores(model)
     height, width = model.network.backbone.fixed_size or SIZE
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
@@ -132,6 +131,7 @@ def _walk(name: str, data: Path, folder: Path, arch: Literal["fcos", "yolox"], s
         if not all((ours[output] == theirs[output]).all() for output in ours):
             raise AutoTimmError("the reloaded checkpoint gives other answers")
     with step("export and verification"):
+        _spread_scores(restored)
         record = export_to_onnx(restored, folder / "model.onnx").verification
     return Walked(
         name,
@@ -146,7 +146,7 @@ def _walk(name: str, data: Path, folder: Path, arch: Literal["fcos", "yolox"], s
 
 
 def _spread_scores(model: ObjectDetector) -> None:
-    """Let a new head tell locations apart: of nearly equal scores, rounding decides which box NMS keeps."""
+    """Let an untrained head tell locations apart: of nearly equal scores, rounding decides which box NMS keeps."""
     head: Any = model.network.head
     predictors = [*head.cls_preds, *head.obj_preds] if hasattr(head, "cls_preds") else [head.cls_pred]
     generator = torch.Generator().manual_seed(0)
