@@ -22,7 +22,7 @@ from rich.console import Console
 from autotimm.benchmarks.backbones import HEADER, StepError, Walked, as_markdown, step
 from autotimm.data import DetectionDataModule
 from autotimm.export import export_to_onnx
-from autotimm.models import BackboneConfig, ObjectDetector, count_parameters, load_checkpoint
+from autotimm.models import BackboneConfig, ObjectDetector, TaskModel, count_parameters, load_checkpoint
 from autotimm.runtime.errors import AutoTimmError
 from autotimm.training import AutoTrainer
 
@@ -145,9 +145,10 @@ def _walk(name: str, data: Path, folder: Path, arch: Literal["fcos", "yolox"], s
     )
 
 
-def _spread_scores(model: ObjectDetector) -> None:
+def _spread_scores(model: TaskModel) -> None:
     """Let an untrained head tell locations apart: of nearly equal scores, rounding decides which box NMS keeps."""
-    head: Any = model.network.head
+    network: Any = model.network
+    head = network.head
     predictors = [*head.cls_preds, *head.obj_preds] if hasattr(head, "cls_preds") else [head.cls_pred]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
