@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from autotimm.models import (
         BackboneConfig,
         ImageClassifier,
+        ObjectDetector,
         YOLOXDetector,
         count_parameters,
         list_backbones,
@@ -39,6 +40,7 @@ _HOMES = {
     "LoggerConfig": "autotimm.training",
     "MetricConfig": "autotimm.metrics",
     "MultiLabelImageDataModule": "autotimm.data",
+    "ObjectDetector": "autotimm.models",
     "TunerConfig": "autotimm.training",
     "YOLOXAugmentation": "autotimm.data",
     "YOLOXDetector": "autotimm.models",
@@ -64,6 +66,7 @@ __all__ = [
     "LoggerConfig",
     "MetricConfig",
     "MultiLabelImageDataModule",
+    "ObjectDetector",
     "TunerConfig",
     "YOLOXAugmentation",
     "YOLOXDetector",

@@ -14,8 +14,11 @@ CORE = (
     *("torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics", "onnx", "onnxscript", "yaml"),
     *("pycocotools", "safetensors"),
 )
-HEAVY_BENCHMARKS = {"backbones", "budgets", "nms", "training_step", "training_throughput"}
-"""These train or export models, and are not part of a command."""
+HEAVY_BENCHMARKS = {
+    *("backbones", "budgets", "detection_loading", "detector_backbones"),
+    *("nms", "training_step", "training_throughput"),
+}
+"""These train or export models, or load data for it, and are not part of a command."""
 
 
 def without(packages: tuple[str, ...], code: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -87,7 +87,7 @@ class Walked:
     loss: float = 0.0
     """Of the training step, before it."""
     worst: float = 0.0
-    """Largest relative difference of a probability between the artifact and the reloaded model."""
+    """Largest difference between artifact and reloaded model: relative, of a probability; in pixels, of a box."""
     spread: float = 0.0
     """Largest difference of a probability between two pictures, in the reloaded model."""
     images: int = 0
@@ -137,22 +137,22 @@ def walk(name: str, images: Path, folder: Path) -> Walked:
     start = time.perf_counter()
     try:
         return _walk(name, images, folder, start)
-    except _StepError as failure:
+    except StepError as failure:
         return Walked(name, time.perf_counter() - start, str(failure))
 
 
 def _walk(name: str, images: Path, folder: Path, start: float) -> Walked:
-    with _step("creation"):
+    with step("creation"):
         model = ImageClassifier(BackboneConfig(name, pretrained=False), CLASSES, lr=1e-4, seed=0)
     height, width = model.preprocess.size
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
-    with _step("forward pass"):
+    with step("forward pass"):
         probabilities = model.eval().outputs_as_arrays(pixels)["probabilities"]
         if probabilities.shape != (2, CLASSES) or not np.isfinite(probabilities).all():
             raise AutoTimmError(f"it gave {probabilities.tolist()} for two images")
     enliven(model.network)
-    with _step("training step"):
+    with step("training step"):
         before = [parameter.detach().clone() for parameter in model.parameters()]
         trainer = AutoTrainer(
             max_epochs=1,
@@ -165,7 +165,7 @@ def _walk(name: str, images: Path, folder: Path, start: float) -> Walked:
         trainer.fit(model, datamodule=ImageDataModule(images, batch_size=BATCH, num_workers=0))
         if not any((old != new).any() for old, new in zip(before, model.parameters(), strict=True)):
             raise AutoTimmError("it changed no parameter")
-    with _step("reload"):
+    with step("reload"):
         restored = load_checkpoint(trainer.last_checkpoint)
         answers = [one.eval().outputs_as_arrays(pixels)["probabilities"] for one in (model, restored)]
         if not (answers[0] == answers[1]).all():
@@ -175,7 +175,7 @@ def _walk(name: str, images: Path, folder: Path, start: float) -> Walked:
             raise AutoTimmError(
                 f"all pictures get the same answer, to {spread:.1e}: verifying that would prove nothing"
             )
-    with _step("export and verification"):
+    with step("export and verification"):
         record = export_to_onnx(restored, folder / "model.onnx").verification
     return Walked(
         name,
@@ -216,21 +216,22 @@ def spread_of(model: TaskModel, folder: Path) -> float:
     return float(np.ptp(np.stack(rows), axis=0).max())
 
 
-class _StepError(Exception):
+class StepError(Exception):
     """A step of the walk did not work."""
 
 
 @contextmanager
-def _step(what: str) -> Iterator[None]:
+def step(what: str) -> Iterator[None]:
+    """Name the step in whatever goes wrong within it."""
     try:
         yield
     except Exception as error:  # of timm, of torch's exporter: the table is to say which step, and go on
-        raise _StepError(f"{what} failed: {one_line(error)[:200]}") from error
+        raise StepError(f"{what} failed: {one_line(error)[:200]}") from error
 
 
-def as_markdown(rows: Sequence[Walked]) -> str:
+def as_markdown(rows: Sequence[Walked], header: Sequence[str] = HEADER) -> str:
     """The results as a table, with the versions that they belong to."""
-    lines = [f"| {' | '.join(HEADER)} |", f"|{' --- |' * len(HEADER)}"]
+    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(row.cells)} |" for row in rows]
     versions = ", ".join(f"{library} {installed_version(library)}" for library in LIBRARIES)
     works = sum(not row.failure for row in rows)

@@ -42,6 +42,10 @@ def export(
     nms: Annotated[
         Nms, typer.Option(help="operator: ONNX Runtime's own. tensor: plain operations, for every engine.")
     ] = Nms.auto,
+    class_agnostic_nms: Annotated[
+        bool | None,
+        typer.Option("--class-agnostic-nms/--nms-per-class", help="Whether boxes of all classes suppress one another."),
+    ] = None,
     verify_images: Annotated[
         Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
     ] = None,
@@ -66,6 +70,7 @@ def export(
             max_detections=max_detections,
             candidates=candidates,
             nms=nms.value,
+            class_agnostic_nms=class_agnostic_nms,
             verify_images=verify_images,
             verify=verify,
         )

@@ -69,10 +69,12 @@ def compare_detections(
     thresholds: dict[str, float],
     box_tolerance: float,
     score_tolerance: float,
+    across_classes: bool = False,
 ) -> None:
     """Match the detections of one image by class and IoU, then compare boxes (in network-input pixels) and scores.
 
-    A detection without a partner counts as unmatched, unless it stands so close to a threshold that rounding decides.
+    A detection without a partner counts as unmatched, unless it stands so close to a threshold that rounding decides:
+    of the score, or of the IoU with a box that may suppress it, one of its class or (``across_classes``) of any.
     """
     expected = placement.to_input(reference.boxes)
     actual = placement.to_input(artifact.boxes)
@@ -96,7 +98,8 @@ def compare_detections(
             cutoffs.append(float(result.scores.min()))
         near_cutoff = np.min([np.abs(result.scores[lonely] - cutoff) for cutoff in cutoffs], axis=0) <= score_tolerance
         near_iou = np.abs(iou_matrix(boxes[lonely], everything) - thresholds["iou"]) <= BORDERLINE_IOU
-        near_iou = (near_iou & (result.labels[lonely][:, None] == labels[None, :])).any(axis=1)
+        rivals = across_classes | (result.labels[lonely][:, None] == labels[None, :])
+        near_iou = (near_iou & rivals).any(axis=1)
         differences.compared["unmatched"] += int((~near_cutoff & ~near_iou).sum())
         differences.compared["borderline"] += int((near_cutoff | near_iou).sum())
 

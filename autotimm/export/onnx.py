@@ -54,6 +54,7 @@ def export_to_onnx(
     max_detections: int | None = None,
     candidates: int | None = None,
     nms: Literal["auto"] | NmsForm = "auto",
+    class_agnostic_nms: bool | None = None,
     verify_images: str | Path | None = None,
     verify: bool = True,
 ) -> Manifest:
@@ -70,6 +71,8 @@ def export_to_onnx(
         candidates: detection: how many of the best locations enter NMS.
         nms: detection: ``"operator"`` is ONNX's NonMaxSuppression, ``"tensor"`` plain tensor operations that every
             engine runs, ``"auto"`` the faster one for ONNX Runtime.
+        class_agnostic_nms: detection: whether boxes of different classes suppress one another; the model's own where
+            absent, which is ``False``.
         verify_images: folder of images for the verification; where absent, validation images that the checkpoint
             remembers, else generated pictures.
         verify: ``False`` writes the artifact unverified, and the manifest says so.
@@ -90,7 +93,7 @@ def export_to_onnx(
         raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
-    settings = ExportSettings(size, score_threshold, iou_threshold, max_detections)
+    settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms)
     # A path that cannot be written is found out before the graph is traced, which takes seconds.
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
         graph = _compose(model, candidates, nms)
@@ -139,6 +142,7 @@ def detection_settings(
         max_detections=model.max_detections_per_image,
         candidates=candidates if candidates is not None else max(DEFAULT_CANDIDATES, model.max_detections_per_image),
         nms="operator" if nms == "auto" else nms,
+        class_agnostic=model.class_agnostic_nms,
     )
 
 

@@ -20,6 +20,7 @@ class ExportSettings:
     score_threshold: float | None = None
     iou_threshold: float | None = None
     max_detections: int | None = None
+    class_agnostic_nms: bool | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> ExportSettings:
@@ -31,6 +32,7 @@ class ExportSettings:
             score_threshold=thresholds.get("score"),
             iou_threshold=thresholds.get("iou"),
             max_detections=None if limit is None else int(limit),
+            class_agnostic_nms=bool(manifest.postprocessing.get("class_agnostic_nms")) if limit is not None else None,
         )
 
 
@@ -54,12 +56,8 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     """
     preprocess = model.preprocess
     if settings.size is not None:
-        if isinstance(model, DetectionModel) and any(side % model.strides[-1] for side in settings.size):
-            height, width = settings.size
-            raise ConfigError(
-                f"the size is {height}x{width}, but {model.architecture} needs height and width in multiples of "
-                f"{model.strides[-1]}"
-            )
+        if isinstance(model, DetectionModel):
+            model.check_size(settings.size)
         model.preprocess = replace(preprocess, size=settings.size)
     given = {
         "score": settings.score_threshold,
@@ -67,8 +65,14 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
         "max_detections": settings.max_detections,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    own = model.thresholds
+    own, was_agnostic = model.thresholds, getattr(model, "class_agnostic_nms", None)
     try:
+        if settings.class_agnostic_nms is not None:
+            if not isinstance(model, DetectionModel):
+                raise ConfigError(
+                    f"class_agnostic_nms cannot be set on this {type(model).__name__}: it is of detectors"
+                )
+            model.class_agnostic_nms = settings.class_agnostic_nms
         foreign = [name for name in overrides if name not in own]
         if foreign:
             raise ConfigError(
@@ -81,3 +85,5 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     finally:
         model.preprocess = preprocess
         model.set_thresholds(own)
+        if isinstance(model, DetectionModel):
+            model.class_agnostic_nms = bool(was_agnostic)

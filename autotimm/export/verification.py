@@ -135,6 +135,7 @@ def _compare(
             thresholds=manifest.thresholds,
             box_tolerance=tolerance["box_px"],
             score_tolerance=tolerance["score"],
+            across_classes=bool(manifest.postprocessing.get("class_agnostic_nms")),
         )
 
 

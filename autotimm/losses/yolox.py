@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autotimm.dense import DenseOutputs, decode_yolox
+from autotimm.losses.labels import check_labels
 from autotimm.losses.simota import assign
-from autotimm.runtime.errors import ConfigError
 
 
 class _Foreground(NamedTuple):
@@ -82,7 +82,7 @@ class YOLOXLoss:
         for image, (image_boxes, image_labels) in enumerate(zip(boxes, labels, strict=True)):
             if len(image_labels) == 0:
                 continue
-            self._check(image_labels)
+            check_labels(image_labels, self.num_classes)
             match = assign(
                 decoded[image],
                 outputs.objectness[image],
@@ -99,11 +99,6 @@ class YOLOXLoss:
             nothing = torch.zeros(0, dtype=torch.int64, device=points.device)
             return _Foreground(nothing, nothing, points.new_zeros(4, 0), nothing, points.new_zeros(0))
         return _Foreground(*(torch.cat(parts, dim=-1) for parts in zip(*found, strict=True)))
-
-    def _check(self, labels: Tensor) -> None:
-        if labels.min() < 0 or labels.max() >= self.num_classes:
-            seen = f"{int(labels.min())}..{int(labels.max())}"
-            raise ConfigError(f"labels are {seen}, but the network has {self.num_classes} classes, counted from 0")
 
     def _terms(
         self, outputs: DenseOutputs, points: Tensor, strides: Tensor, foreground: _Foreground, use_l1: bool

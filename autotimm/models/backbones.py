@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +47,28 @@ class BackboneConfig:
     def __post_init__(self) -> None:
         if isinstance(self.pretrained, os.PathLike):  # checkpoints record plain types
             object.__setattr__(self, "pretrained", os.fspath(self.pretrained))
+
+    @classmethod
+    def of(
+        cls, backbone: str | BackboneConfig | Mapping[str, Any], pretrained: bool | str | Path = True
+    ) -> BackboneConfig:
+        """From whatever a model takes as its ``backbone``.
+
+        Args:
+            backbone: a name, a configuration, or one as a checkpoint or a YAML file writes it.
+            pretrained: for a name alone.
+
+        Raises:
+            ConfigError: a mapping with other keys.
+        """
+        if isinstance(backbone, str):
+            return cls(backbone, pretrained=pretrained)
+        if isinstance(backbone, cls):
+            return backbone
+        try:
+            return cls(**cast("Any", backbone))
+        except TypeError as error:
+            raise ConfigError(f"backbone is {backbone!r}, which is not a BackboneConfig: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -116,6 +139,21 @@ def create_classifier(config: BackboneConfig, num_classes: int) -> CreatedBackbo
             start_small(classifier)
     own_names = label_names if label_names is not None and len(label_names) == num_classes else None
     return CreatedBackbone(network, has_trained_head, resolved, own_names or imagenet_class_names(num_classes))
+
+
+def create_without_classifier(config: BackboneConfig, **kwargs: Any) -> tuple[nn.Module, BackboneConfig]:
+    """A backbone for features, with nothing on top, and how timm creates it (as :class:`CreatedBackbone` has it).
+
+    Args:
+        config: which backbone, with which weights.
+        **kwargs: further arguments, which are not recorded.
+
+    Raises:
+        ConfigError: as :func:`create_backbone`.
+        CheckpointError: as :func:`create_backbone`.
+    """
+    resolved, _ = _resolve(config)
+    return _create(resolved, {"num_classes": 0, **kwargs}, config.model_name)[0], resolved
 
 
 def start_small(classifier: nn.Module) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autotimm.models.classifier import ImageClassifier
+from autotimm.models.object_detector import ObjectDetector
 from autotimm.models.record import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, constructor_arguments
 from autotimm.models.task import TaskModel
 from autotimm.models.torch_files import read_torch_file
@@ -14,7 +15,9 @@ from autotimm.models.yolox.detector import YOLOXDetector
 from autotimm.runtime.artifact import is_artifact
 from autotimm.runtime.errors import AutoTimmError, CheckpointError
 
-MODEL_CLASSES: dict[str, type[TaskModel]] = {cls.__name__: cls for cls in (ImageClassifier, YOLOXDetector)}
+MODEL_CLASSES: dict[str, type[TaskModel]] = {
+    cls.__name__: cls for cls in (ImageClassifier, ObjectDetector, YOLOXDetector)
+}
 """The classes that a checkpoint may name."""
 
 

@@ -17,10 +17,9 @@ from autotimm.losses.classification import ClassificationLoss, balanced_weights
 from autotimm.metrics import MetricConfig, Stage, TaskMetric, build_metric
 from autotimm.models.backbones import BackboneConfig, create_classifier, preprocess_of
 from autotimm.models.custom_loss import LossFunction, custom_loss, is_recorded, recalled_loss, recordable_loss
-from autotimm.models.freezing import FrozenBackbone
+from autotimm.models.freezable import FreezableModel
 from autotimm.models.record import plain
 from autotimm.models.seeding import seeded_weights
-from autotimm.models.task import TaskModel
 from autotimm.models.trainable import Measured, TrainingOptions
 from autotimm.runtime.assemble import assemble
 from autotimm.runtime.errors import ConfigError
@@ -31,7 +30,7 @@ from autotimm.runtime.results import Result
 TOP_K = 5
 
 
-class ImageClassifier(TaskModel):
+class ImageClassifier(FreezableModel):
     """An image classifier on a timm backbone: one class an image, or any number of labels.
 
     Args:
@@ -103,7 +102,7 @@ class ImageClassifier(TaskModel):
         compile_model: bool = False,
         seed: int | None = None,
     ) -> None:
-        config = _as_config(backbone, pretrained)
+        config = BackboneConfig.of(backbone, pretrained)
         with seeded_weights(seed):
             created = create_classifier(config, num_classes)
         network, config = created.network, created.config
@@ -138,15 +137,10 @@ class ImageClassifier(TaskModel):
         self._set_loss(given_loss)
         _check_fraction("head_dropout", head_dropout)
         if head_dropout:
-            for classifier in self._classifiers():
+            for classifier in self.new_parts():
                 classifier.register_forward_pre_hook(HeadDropout(head_dropout))
         self._mix = _mixing(mixup_alpha, cutmix_alpha, num_classes)
-        if backbone_lr_scale <= 0:
-            raise ConfigError(f"backbone_lr_scale is {backbone_lr_scale}, but must be positive; see freeze_backbone")
-        self.backbone_lr_scale = backbone_lr_scale
-        self.freezing = FrozenBackbone(freeze_backbone, unfreeze_epoch)
-        if freeze_backbone:
-            self.freezing.freeze(self.network, self._classifiers())
+        self.set_up_backbone(frozen=freeze_backbone, unfreeze_epoch=unfreeze_epoch, lr_scale=backbone_lr_scale)
 
     @property
     def data_kind(self) -> str:
@@ -232,9 +226,6 @@ class ImageClassifier(TaskModel):
     def on_fit_start(self) -> None:
         """Lightning's hook: weights that follow from the data, and the loss where the model is."""
         super().on_fit_start()
-        if self.freezing.until is not None and not self.freezing.is_frozen:  # an earlier training has ended with it
-            self.freezing.freeze(self.network, self._classifiers())
-            self.train()
         if self.class_weights == "balanced":
             data: Any = getattr(self.trainer, "datamodule", None)
             if not hasattr(data, "class_counts"):
@@ -245,20 +236,6 @@ class ImageClassifier(TaskModel):
             self._set_loss(recalled_loss(self._recorded_loss))
         if isinstance(self.loss_fn, nn.Module):
             self.loss_fn.to(self.device)
-        self.freezing.check(self.trainer)
-
-    def on_train_start(self) -> None:
-        """Lightning's hook; a run that is resumed within an epoch has no start of that epoch."""
-        self._unfreeze_in_time()
-
-    def on_train_epoch_start(self) -> None:
-        """Lightning's hook."""
-        self._unfreeze_in_time()
-
-    def _unfreeze_in_time(self) -> None:
-        if self.freezing.ends_by(self.current_epoch):
-            self.freezing.unfreeze(self.network, self.trainer)
-            self.train()
 
     def losses(self, batch: ClassificationBatch, batch_index: int) -> dict[str, Tensor]:
         """The loss, after mixup or cutmix."""
@@ -307,29 +284,7 @@ class ImageClassifier(TaskModel):
             stage=stage,
         )
 
-    def train(self, mode: bool = True) -> ImageClassifier:
-        """Training mode; a frozen backbone stays in evaluation mode, so that its batch norm does not drift."""
-        super().train(mode)
-        if mode and self.freezing.is_frozen:
-            self.network.eval()
-            for classifier in self._classifiers():
-                classifier.train()
-        return self
-
-    @property
-    def trains_frozen_later(self) -> bool:
-        """Whether the backbone is frozen for the first epochs only."""
-        return self.freezing.until is not None
-
-    def learning_rate_scales(self) -> dict[str, float]:
-        """The backbone's own rate."""
-        if self.backbone_lr_scale == 1.0:
-            return {}
-        names = {id(module): name for name, module in self.named_modules()}
-        heads = {f"{names[id(classifier)]}.": 1.0 for classifier in self._classifiers()}
-        return {"network.": self.backbone_lr_scale, **heads}
-
-    def _classifiers(self) -> tuple[nn.Module, ...]:
+    def new_parts(self) -> tuple[nn.Module, ...]:
         """The classifier; distilled transformers have two."""
         found = cast("Any", self.network).get_classifier()
         return tuple(found) if isinstance(found, tuple | list) else (found,)
@@ -344,17 +299,6 @@ class HeadDropout:
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Torch's hook."""
         return (F.dropout(inputs[0], self.probability, module.training), *inputs[1:])
-
-
-def _as_config(backbone: str | BackboneConfig | Mapping[str, Any], pretrained: bool | str | Path) -> BackboneConfig:
-    if isinstance(backbone, str):
-        return BackboneConfig(backbone, pretrained=pretrained)
-    if isinstance(backbone, BackboneConfig):
-        return backbone
-    try:
-        return BackboneConfig(**backbone)
-    except TypeError as error:
-        raise ConfigError(f"backbone is {dict(backbone)}, which is not a BackboneConfig: {error}") from error
 
 
 def _mixing(mixup_alpha: float, cutmix_alpha: float, num_classes: int) -> v2.Transform | None:

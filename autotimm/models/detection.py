@@ -16,6 +16,7 @@ from autotimm.models.trainable import Measured
 from autotimm.runtime.assemble import assemble
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
+from autotimm.runtime.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from autotimm.data.batch import DetectionBatch
@@ -33,6 +34,8 @@ class DetectionModel(TaskModel):
     score_thresh: float
     nms_thresh: float
     max_detections_per_image: int
+    class_agnostic_nms = False
+    """Whether boxes of different classes suppress one another, so that an object has one label."""
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -60,8 +63,42 @@ class DetectionModel(TaskModel):
 
     @property
     def postprocessing(self) -> dict[str, str | bool]:
-        """One label a box, and NMS within each class."""
-        return {"score": "objectness * class probability", "class_agnostic_nms": False, "multi_label": False}
+        """One label a location, and NMS within each class or over all of them."""
+        return {
+            "score": "objectness * class probability",
+            "class_agnostic_nms": self.class_agnostic_nms,
+            "multi_label": False,
+        }
+
+    @property
+    def size_divisor(self) -> int:
+        """Height and width of the network input are multiples of this."""
+        return self.strides[-1]
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse a size of the network input that this network cannot take.
+
+        Args:
+            size: height and width.
+
+        Raises:
+            ConfigError: saying which it takes.
+        """
+        if any(side % self.size_divisor for side in size):
+            raise ConfigError(
+                f"the size is {size[0]}x{size[1]}, but {self.architecture} needs height and width in multiples of "
+                f"{self.size_divisor}"
+            )
+
+    def bind_data(self, *, preprocess: Preprocess, class_names: tuple[str, ...], validation_images: list[str]) -> None:
+        """Take over what the data module knows, provided that the network can take its size.
+
+        Raises:
+            ConfigError: a size that it cannot take.
+            DataError: the classes of the data are not the classes of the model.
+        """
+        self.check_size(preprocess.size)
+        super().bind_data(preprocess=preprocess, class_names=class_names, validation_images=validation_images)
 
     def output_layout(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """``num_detections``, ``boxes``, ``scores``, ``labels``."""
@@ -110,7 +147,8 @@ class DetectionModel(TaskModel):
         }
         for index in range(len(images)):
             found = torch.nonzero(scores[index] >= self.score_thresh)[:, 0]
-            kept = batched_nms(boxes[index, found], scores[index, found], labels[index, found], self.nms_thresh)
+            rivals = torch.zeros_like(found) if self.class_agnostic_nms else labels[index, found]
+            kept = batched_nms(boxes[index, found], scores[index, found], rivals, self.nms_thresh)
             best = found[kept[:limit]]
             outputs["num_detections"][index] = len(best)
             outputs["boxes"][index, : len(best)] = boxes[index, best].cpu()

@@ -19,6 +19,7 @@ from autotimm.training.summary import TrainingSummary
 
 _MODELS = {
     "ImageClassifier": "autotimm.models.classifier",
+    "ObjectDetector": "autotimm.models.object_detector",
     "YOLOXDetector": "autotimm.models.yolox.detector",
 }
 _DATA = {

@@ -7,6 +7,8 @@ from PIL import Image
 
 from autotimm.benchmarks import backbones
 from autotimm.benchmarks.backbones import BACKBONES, CLASSES, HEADER, Walked, as_markdown, enliven, walk
+from autotimm.benchmarks.detector_backbones import BACKBONES as OF_DETECTORS
+from autotimm.benchmarks.detector_backbones import walk_detector, write_boxed_images
 from autotimm.benchmarks.image_folders import write_image_folder
 from autotimm.models.backbones import list_backbones
 
@@ -92,3 +94,17 @@ def test_the_table() -> None:
 def test_the_choice_is_of_different_architectures_that_exist() -> None:
     assert len(set(BACKBONES)) == len(BACKBONES) >= 20
     assert set(BACKBONES) <= set(list_backbones())
+
+
+def test_a_backbone_of_a_detector(tmp_path: Path) -> None:
+    data = write_boxed_images(tmp_path, images=2)
+    (tmp_path / "run").mkdir()
+    walked = walk_detector("test_resnet", data, tmp_path / "run")
+    assert walked.failure == ""
+    assert walked.size == (128, 160)
+    assert 0.5 < walked.loss < 5
+    assert walked.images == 2
+    assert walked.worst < 0.3
+    unfit = walk_detector("levit_128s", data, tmp_path / "run")
+    assert unfit.failure.startswith("creation failed: backbone levit_128s cannot be a pyramid")
+    assert set(OF_DETECTORS) <= set(list_backbones())

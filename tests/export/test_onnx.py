@@ -6,9 +6,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
-from autotimm.export import export_to_onnx
+from autotimm.export import export_to_onnx, verify
 from autotimm.export import onnx as onnx_export
 from autotimm.models import ImageClassifier, YOLOXDetector
 from autotimm.runtime import load, read_manifest
@@ -60,6 +61,37 @@ def test_both_forms_of_nms_give_one_answer(detector: YOLOXDetector, tmp_path: Pa
     assert answers[0]["num_detections"] > 0
     for name, value in answers[0].items():
         np.testing.assert_array_equal(value, answers[1][name], err_msg=name)
+
+
+@pytest.mark.parametrize("nms", ["operator", "tensor"])
+def test_nms_over_all_classes(detector: YOLOXDetector, tmp_path: Path, nms: str) -> None:
+    """What torchvision keeps where it is not told the classes; the record of it verifies the artifact again."""
+    path = tmp_path / "model.onnx"
+    saved = detector.save(tmp_path / "model.ckpt")
+    options = {"class_agnostic_nms": True, "candidates": 200, "max_detections": 20, "iou_threshold": 0.1}
+    manifest = export_to_onnx(detector, path, nms=nms, verify=False, **options)
+    assert manifest.postprocessing["class_agnostic_nms"] is True
+    assert detector.postprocessing["class_agnostic_nms"] is False
+    image = pictures(1, 96, 128)
+    with torch.no_grad():
+        decoded = detector.decode(detector(detector.normalize(torch.from_numpy(image))))
+    boxes, scores, labels = (value[0] for value in decoded)
+    found = (scores >= detector.score_thresh).nonzero()[:, 0]
+    kept = found[torchvision.ops.nms(boxes[found], scores[found], 0.1)][:20]
+    answer = run(path, image)
+    assert answer["num_detections"][0, 0] == len(kept) == 20
+    np.testing.assert_allclose(answer["boxes"][0], boxes[kept], atol=0.02)
+    np.testing.assert_array_equal(answer["labels"][0], labels[kept])
+    assert len(set(labels[kept].tolist())) > 1
+    per_class = torchvision.ops.batched_nms(boxes[found], scores[found], labels[found], 0.1)
+    assert found[per_class][:20].tolist() != kept.tolist()
+    if nms == "operator":
+        assert verify(path, saved).status == "passed"
+
+
+def test_nms_is_of_detectors(classifier: ImageClassifier, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be set on this ImageClassifier: it is of detectors"):
+        export_to_onnx(classifier, tmp_path / "model.onnx", class_agnostic_nms=True)
 
 
 def test_more_candidates_than_locations_and_detections_are_padded(detector: YOLOXDetector, tmp_path: Path) -> None:

@@ -137,7 +137,10 @@ def test_mistakes_are_named(folder: Path, override: str, says: str) -> None:
     [
         ("model: {", "not YAML"),
         ("- 1", "must have the sections"),
-        ("data: {class: ImageDataModule, root: x}", "section model with class: ImageClassifier or YOLOXDetector"),
+        (
+            "data: {class: ImageDataModule, root: x}",
+            "class: ImageClassifier or ObjectDetector or YOLOXDetector",
+        ),
         ("model: {backbone: resnet18}", "section model needs class"),
         ("model: {class: ImageClassifier, backbone: resnet18}", "ImageClassifier needs num_classes"),
     ],

@@ -27,6 +27,7 @@ class DetectionSettings:
     max_detections: int
     candidates: int
     nms: NmsForm
+    class_agnostic: bool = False
 
     def __post_init__(self) -> None:
         if not self.max_detections <= self.candidates <= MAX_CANDIDATES:
@@ -96,10 +97,11 @@ class DetectionGraph(ExportGraph):
         index, boxes, scores, labels = self.select(self.network(self.normalize(images)))
         settings = self.settings
         valid = scores >= settings.score_threshold
+        rivals, groups = (torch.zeros_like(labels), 1) if settings.class_agnostic else (labels, self.num_classes)
         if settings.nms == "tensor":
-            keep = keep_by_tensor_rounds(boxes, valid, labels, settings.iou_threshold)
+            keep = keep_by_tensor_rounds(boxes, valid, rivals, settings.iou_threshold)
         else:
-            keep = keep_by_onnx_operator(boxes, valid, labels, settings.iou_threshold, self.num_classes)
+            keep = keep_by_onnx_operator(boxes, valid, rivals, settings.iou_threshold, groups)
         return *pad_detections(boxes, scores, labels, keep, settings.max_detections), index, boxes, scores, labels
 
 
