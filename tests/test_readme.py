@@ -114,7 +114,12 @@ def test_python_of_the_readme_runs(reader: Path, index: int, capsys: pytest.Capt
 def test_python_of_the_training_page_runs(reader: Path, color_images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a smaller network, three classes and one epoch."""
     (code,) = blocks(ROOT / "docs" / "training.md", "python")
-    smaller = {"convnext_atto": "test_convnext", "num_classes=6": "num_classes=3", "max_epochs=12": "max_epochs=1"}
+    smaller = {
+        "convnext_atto": "test_convnext",
+        "num_classes=6": "num_classes=3",
+        "max_epochs=12": "max_epochs=1",
+        "image_size=224": "image_size=64",
+    }
     for said, done in smaller.items():
         assert said in code
         code = code.replace(said, done)

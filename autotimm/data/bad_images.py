@@ -12,6 +12,7 @@ from autotimm.data.samplers import SampleKey
 from autotimm.runtime.errors import AutoTimmError, ConfigError, DataError, DataWarning, ImageError
 
 BadImagePolicy = Literal["refuse", "skip"]
+_REMEDY = "mend or remove it, or give the data bad_images='skip'"
 
 
 class PassedOver(NamedTuple):
@@ -83,7 +84,7 @@ class TrainingSamples(Dataset[Any], ABC):
             except (ImageError, DataError) as error:
                 bad.append(f"training image {error}")
                 if self.policy == "refuse":
-                    return DataError(bad[0])
+                    return DataError(f"{bad[0]}; {_REMEDY}")
             except AutoTimmError as error:
                 return error
             else:
@@ -121,4 +122,4 @@ class EvaluationSamples(Dataset[Any], ABC):
             return self.load(index)
         except (ImageError, DataError) as error:
             message = f"{self.stage} image {error}"
-            return DataError(message) if self.policy == "refuse" else PassedOver(None, (message,))
+            return DataError(f"{message}; {_REMEDY}") if self.policy == "refuse" else PassedOver(None, (message,))

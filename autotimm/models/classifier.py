@@ -22,9 +22,9 @@ from autotimm.models.record import plain
 from autotimm.models.seeding import seeded_weights
 from autotimm.models.trainable import Measured, TrainingOptions
 from autotimm.runtime.assemble import assemble
-from autotimm.runtime.errors import ConfigError
+from autotimm.runtime.errors import ConfigError, one_line
 from autotimm.runtime.manifest import Task
-from autotimm.runtime.preprocess import Placement
+from autotimm.runtime.preprocess import Placement, Preprocess
 from autotimm.runtime.results import Result
 
 TOP_K = 5
@@ -222,6 +222,32 @@ class ImageClassifier(FreezableModel):
         return ClassificationLoss(
             self.num_classes, multi_label=self.multi_label, label_smoothing=self.label_smoothing, weights=weights
         )
+
+    def bind_data(self, *, preprocess: Preprocess, class_names: tuple[str, ...], validation_images: list[str]) -> None:
+        """Take over what the data module knows before a training: :meth:`TaskModel.bind_data`.
+
+        Raises:
+            ConfigError: the network does not take images of this size.
+            DataError: the classes of the data are not the classes of the model.
+        """
+        if preprocess.size != self.preprocess.size:
+            self._check_size(preprocess.size)
+        super().bind_data(preprocess=preprocess, class_names=class_names, validation_images=validation_images)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        was_training = self.training
+        try:
+            with torch.inference_mode():
+                self.eval().network(torch.zeros(1, 3, *size, device=self.device))
+        except Exception as error:  # timm's networks have many
+            height, width = size
+            raise ConfigError(
+                f"{self.architecture} does not take images of {height} x {width} as it is ({one_line(error)[:160]}): "
+                "leave image_size out, or make the network for this size with a BackboneConfig whose extra_kwargs are "
+                f"{{'img_size': [{height}, {width}]}}"
+            ) from error
+        finally:
+            self.train(was_training)
 
     def on_fit_start(self) -> None:
         """Lightning's hook: weights that follow from the data, and the loss where the model is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +78,8 @@ def checked_argument(value: Any, annotation: Any, where: str) -> Any:
         return value
     writable = [_IN_YAML[origin] for origin in origins if origin in _IN_YAML]
     arrives_as = [kind for kind, _ in writable]
+    if isinstance(value, str) and Path in origins:
+        value = os.path.expanduser(value)
     if type(value) in arrives_as:
         return tuple(value) if isinstance(value, list) and tuple in origins else value
     if type(value) is int and float in arrives_as:

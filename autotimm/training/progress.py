@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import pytorch_lightning as pl
@@ -40,6 +40,8 @@ class EpochLines(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
+        if trainer.is_global_zero:
+            _console(trainer).print(_data_line(trainer, pl_module))
         score = None if self.checkpoints is None else self.checkpoints.best_model_score
         self._best = None if score is None else float(score)
 
@@ -80,6 +82,23 @@ class EpochLines(Callback):
             return False
         self._best = value
         return True
+
+
+def _data_line(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Text:
+    """What is trained on."""
+    counts = []
+    for loader, purpose in ((trainer.train_dataloader, "to train"), (trainer.val_dataloaders, "to validate")):
+        dataset = getattr(loader, "dataset", None)
+        if isinstance(dataset, Sized):
+            counts.append(f"{len(dataset)} images {purpose}")
+    names: Any = getattr(pl_module, "class_names", ())
+    if names:
+        counts.append(f"{len(names)} classes: {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}")
+    preprocess: Any = getattr(pl_module, "preprocess", None)
+    if preprocess is not None:
+        height, width = preprocess.size
+        counts.append(f"{height}x{width}")
+    return Text(", ".join(counts[:2]) + "".join(f"; {one}" for one in counts[2:]), "dim")
 
 
 def _console(trainer: pl.Trainer) -> Console:

@@ -43,8 +43,9 @@ class RunFolder(Callback):
             trainer.loggers = build_loggers(self.loggers, folder)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Lightning's hook: a run that failed before its first step leaves no folder."""
-        if self.folder is not None and trainer.global_step == 0:
+        """Lightning's hook: a run that failed before its first checkpoint leaves no folder."""
+        interrupted = isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0  # a checkpoint is to come
+        if self.folder is not None and not interrupted and not any(self.folder.glob("checkpoints/*.ckpt")):
             if self.loggers:
                 trainer.loggers = []  # they would write once more
             if trainer.is_global_zero:

@@ -18,6 +18,7 @@ from autotimm.described import mode_of
 from autotimm.models.checkpoint import read_checkpoint
 from autotimm.models.seeding import seed_everything
 from autotimm.runtime.errors import ConfigError
+from autotimm.runtime.files import replacing
 from autotimm.training.checkpointing import BestAndLastCheckpoint, KnownMonitor
 from autotimm.training.ema import ExponentialMovingAverage
 from autotimm.training.exact_resume import ExactResume
@@ -149,6 +150,8 @@ class AutoTrainer(pl.Trainer):
             DataError: the data cannot be used, or the loss is not a finite number.
             KeyboardInterrupt: the user stopped it; the message says what to go on from.
         """
+        if self.max_epochs == 0 or self.max_steps == 0:
+            raise ConfigError("max_epochs or max_steps is 0: there is nothing to train")
         if ckpt_path is not None:
             ckpt_path = self._existing(ckpt_path, model, datamodule)
         start = time.perf_counter()
@@ -170,6 +173,18 @@ class AutoTrainer(pl.Trainer):
             raise KeyboardInterrupt(f"the training was interrupted{way}") from stop
         finally:
             self._seconds = time.perf_counter() - start
+
+    def save_checkpoint(self, filepath: Any, *arguments: Any, **options: Any) -> None:
+        """Write a checkpoint; Lightning's method, but that a full disk leaves nothing half-written and is named.
+
+        Raises:
+            AutoTimmError: it could not be written.
+        """
+        if not self.is_global_zero or "://" in str(filepath):
+            super().save_checkpoint(filepath, *arguments, **options)
+            return
+        with replacing(filepath) as temporary:
+            super().save_checkpoint(temporary, *arguments, **options)
 
     def _existing(
         self, checkpoint: str | Path, model: pl.LightningModule, datamodule: pl.LightningDataModule | None

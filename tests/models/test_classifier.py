@@ -251,6 +251,13 @@ def test_a_network_in_half_is_refused(color_images: Path, tmp_path: Path, precis
         trainer_in(tmp_path, precision=precision).fit(small(), datamodule=data_of(color_images))
 
 
+def test_a_size_that_the_network_does_not_take(color_images: Path, tmp_path: Path) -> None:
+    model = ImageClassifier("vit_tiny_patch16_224", 3, pretrained=False)
+    with pytest.raises(ConfigError, match=r"does not take images of 32 x 32 .*'img_size': \[32, 32\]"):
+        trainer_in(tmp_path).fit(model, datamodule=data_of(color_images))
+    assert model.training
+
+
 def test_a_loss_must_be_one_number() -> None:
     model = small(loss_fn=lambda logits, targets: F.cross_entropy(logits, targets, reduction="none"))
     with pytest.raises(ConfigError, match=r"gave a tensor of shape \(4,\)"):

@@ -26,7 +26,8 @@ def test_a_line_for_each_epoch_where_there_is_no_terminal(
     trainer.fit(model, datamodule=ImageDataModule(color_images, image_size=32, batch_size=6, num_workers=0))
     out, err = capsys.readouterr()
     assert out == ""
-    first, second = err.splitlines()
+    data, first, second = err.splitlines()
+    assert data == "18 images to train, 12 images to validate; 3 classes: blue, green, red; 32x32"
     assert first.startswith(f"epoch 1/2  mean train/loss {sum(losses[:3]) / 3:.4f}  val/loss ")
     assert second.startswith(f"epoch 2/2  mean train/loss {sum(losses[3:]) / 3:.4f}  val/loss ")
     assert "val/accuracy" in first

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from autotimm.described import mode_of
-from autotimm.runtime.errors import CheckpointError, ConfigError
+from autotimm.runtime.errors import AutoTimmError, CheckpointError, ConfigError
 from autotimm.training.trainer import AutoTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")  # three numbers need none
@@ -240,3 +240,26 @@ def test_a_training_that_ends_before_it_is_validated_has_a_summary(tmp_path: Pat
         ours.fit(Line([0.5]))
         assert ours.summary.best_checkpoint == ours.last_checkpoint
         assert (ours.summary.best_epoch, ours.summary.best_score) == (None, None)
+
+
+def test_a_disk_that_fills_up_leaves_no_checkpoint(tmp_path: Path) -> None:
+    """The operating system itself refuses to write on, past a limit on the size of files."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(AutoTimmError, match=r"best\.ckpt: could not be written"):
+            trainer(tmp_path, max_epochs=1, logger=False).fit(Line([0.5]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_a_run_that_keeps_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    line = Line([0.5])
+    line.fails_at = (2, ValueError("no number"))
+    with pytest.raises(ValueError, match="no number"):
+        trainer(tmp_path, max_epochs=2).fit(line)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="nothing to train"):
+        trainer(tmp_path, max_epochs=0).fit(Line([0.5]))
