@@ -210,8 +210,7 @@ class AutoTrainer(pl.Trainer):
                 f"this trainer runs {self.world_size} processes, which would each find something else: tune with "
                 "devices=1 first, and give lr and batch_size"
             )
-        with quiet():
-            found = tune(model, datamodule, config, **self._hardware)
+        found = tune(model, datamodule, config, **self._hardware)
         if self._shows_progress and self.is_global_zero:
             settings = {"lr": found.lr, "batch_size": found.batch_size}
             told = ", ".join(f"{name} {value:g}" for name, value in settings.items() if value is not None)

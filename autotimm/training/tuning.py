@@ -15,6 +15,7 @@ from pytorch_lightning.tuner.tuning import Tuner
 
 from autotimm.runtime.errors import ConfigError
 from autotimm.training.interruption import keeping_sigint
+from autotimm.training.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def tune(model: Any, data: Any, config: TunerConfig, accelerator: Any, devices: 
     found_lr: float | None = None
     found_batch: int | None = None
     try:
-        with keeping_sigint(), tempfile.TemporaryDirectory() as folder:
+        with quiet(), keeping_sigint(), tempfile.TemporaryDirectory() as folder:
             if config.auto_batch_size:
                 trainer = _trainer(folder, accelerator, devices, precision)
                 found_batch = _find_batch_size(trainer, model, data, config)

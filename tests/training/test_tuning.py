@@ -1,5 +1,6 @@
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,14 @@ from autotimm.training import AutoTrainer, TunerConfig
 from autotimm.training.tuning import tune
 
 HARDWARE = {"accelerator": "cpu", "devices": "auto", "precision": None}
+
+
+@pytest.fixture(autouse=True)
+def answered() -> Iterator[None]:
+    """Ctrl-C as at a terminal: a process that a script has started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def parts(root: Path, kind: type[ImageClassifier] = ImageClassifier) -> tuple[ImageClassifier, ImageDataModule]:
