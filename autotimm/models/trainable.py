@@ -189,16 +189,6 @@ class TrainableModule(pl.LightningModule, ABC):
         """Lightning's hook: the metrics of the test set."""
         self._finish("test")
 
-    def stage_metric(self, stage: Stage) -> TaskMetric:
-        """The metric object of the latest ``val`` or ``test``, which may know more than was logged.
-
-        Raises:
-            ConfigError: there was none.
-        """
-        if stage not in self._stages:
-            raise ConfigError(f"there has been no {stage} stage yet")
-        return self._stages[stage].metric
-
     def _begin(self, stage: Stage) -> None:
         metric = self.make_metric(stage)
         metric.to(self.device)
