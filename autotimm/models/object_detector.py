@@ -57,6 +57,9 @@ class ObjectDetector(FreezableModel, DetectionModel):
         score_thresh: detections below this score are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
         max_detections_per_image: at most so many are kept, best first.
+        multi_label_candidates: every class of a location whose score is high enough is a detection of its own, as in
+            torchvision; otherwise the best class only, as in the official YOLOX.
+        class_agnostic_nms: boxes of different classes suppress one another.
         freeze_backbone: train pyramid and head only; the backbone stays in evaluation mode, batch norm included.
         unfreeze_epoch: with ``freeze_backbone``: from this epoch on (the first is 0) the backbone is trained as well.
         backbone_lr_scale: factor on the learning rate of the backbone.
@@ -98,6 +101,8 @@ class ObjectDetector(FreezableModel, DetectionModel):
         score_thresh: float = 0.05,
         nms_thresh: float = 0.5,
         max_detections_per_image: int = 100,
+        multi_label_candidates: bool = False,
+        class_agnostic_nms: bool = False,
         freeze_backbone: bool = False,
         unfreeze_epoch: int | None = None,
         backbone_lr_scale: float = 1.0,
@@ -158,6 +163,7 @@ class ObjectDetector(FreezableModel, DetectionModel):
         self.detection_arch = detection_arch
         self.strides = levels
         self.set_thresholds({"score": score_thresh, "iou": nms_thresh, "max_detections": max_detections_per_image})
+        self.multi_label_candidates, self.class_agnostic_nms = multi_label_candidates, class_agnostic_nms
         self.term_weights = {
             "class_loss": cls_loss_weight,
             "iou_loss": reg_loss_weight,

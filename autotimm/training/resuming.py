@@ -14,6 +14,7 @@ from autotimm.training.ema import averages_weights
 FREE = (
     *("pretrained", "class_names", "seed", "compile_model", "metrics"),
     *("threshold", "score_thresh", "nms_thresh", "max_detections_per_image"),
+    *("multi_label_candidates", "class_agnostic_nms"),
 )
 """Arguments of models that a resumed training may have otherwise: they do not change its steps."""
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from autotimm.export import export_to_onnx, verify
 from autotimm.export import onnx as onnx_export
+from autotimm.export.graph.detection import Candidates
 from autotimm.models import ImageClassifier, YOLOXDetector
 from autotimm.runtime import load, read_manifest
 from autotimm.runtime.errors import AutoTimmError, ConfigError, ExportError, VerificationError
@@ -87,6 +88,70 @@ def test_nms_over_all_classes(detector: YOLOXDetector, tmp_path: Path, nms: str)
     assert found[per_class][:20].tolist() != kept.tolist()
     if nms == "operator":
         assert verify(path, saved).status == "passed"
+
+
+@pytest.mark.parametrize(("nms", "class_agnostic"), [("operator", False), ("tensor", False), ("operator", True)])
+def test_several_labels_a_location(detector: YOLOXDetector, tmp_path: Path, nms: str, class_agnostic: bool) -> None:
+    """What torchvision keeps of all pairs of a location and a class; the record of it verifies the artifact again."""
+    path, saved = tmp_path / "model.onnx", detector.save(tmp_path / "model.ckpt")
+    manifest = export_to_onnx(
+        detector,
+        path,
+        nms=nms,
+        multi_label=True,
+        class_agnostic_nms=class_agnostic,
+        max_detections=756,
+        batch="dynamic",
+    )
+    assert manifest.postprocessing["multi_label"] is True
+    assert manifest.verification.status == "passed"
+    assert detector.postprocessing["multi_label"] is False
+    images = pictures(2, 96, 128)
+    with torch.no_grad():
+        raw = detector(detector.normalize(torch.from_numpy(images)))
+        boxes = detector.decode(raw)[0]
+    scores = (raw.objectness.sigmoid() * raw.classes.sigmoid()).transpose(1, 2)  # [N, A, C]
+    answer = run(path, images)
+    for image in range(2):
+        at, labels = (scores[image] >= detector.score_thresh).nonzero(as_tuple=True)
+        rivals = torch.zeros_like(labels) if class_agnostic else labels
+        likely = scores[image, at, labels]
+        kept = torchvision.ops.batched_nms(boxes[image, at], likely, rivals, detector.nms_thresh)
+        count = int(answer["num_detections"][image, 0])
+        assert count == len(kept)
+        for label in range(3):
+            ours, theirs = answer["labels"][image, :count] == label, labels[kept] == label
+            np.testing.assert_allclose(answer["scores"][image, :count][ours], likely[kept][theirs], atol=1e-3)
+            ours_boxes, boxes_there = answer["boxes"][image, :count][ours], boxes[image, at[kept]][theirs].numpy()
+            apart = np.abs(ours_boxes[:, None] - boxes_there[None]).max(axis=2)  # near-ties in any order
+            assert apart.min(axis=1).max() < 0.05
+        assert class_agnostic or len(set(at[kept].tolist())) < count  # some locations have several
+    if nms == "operator":
+        assert verify(path, saved).status == "passed"
+    else:
+        operators = {node.op_type for node in onnx.load(path).graph.node}
+        assert not operators & {"NonMaxSuppression", "NonZero", "Loop", "If"}
+
+
+def test_several_labels_in_a_small_input(detector: YOLOXDetector, tmp_path: Path) -> None:
+    """42 locations of three classes are fewer pairs than candidates, and more than locations."""
+    manifest = export_to_onnx(detector, tmp_path / "model.onnx", size=(32, 64), multi_label=True, candidates=200)
+    assert manifest.verification.status == "passed"
+    assert run(tmp_path / "model.onnx", pictures(1, 32, 64))["num_detections"][0, 0] > 42
+
+
+def test_a_candidate_of_a_wrong_class_is_noticed(
+    detector: YOLOXDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Candidates._best_pairs
+
+    def shifted(self: Candidates, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores, index, labels = take(self, *given)
+        return scores, index, (labels + 1) % 3
+
+    monkeypatch.setattr(Candidates, "_best_pairs", shifted)
+    with pytest.raises(VerificationError, match="candidate_score"):
+        export_to_onnx(detector, tmp_path / "model.onnx", multi_label=True, max_detections=300)
 
 
 def test_nms_is_of_detectors(classifier: ImageClassifier, tmp_path: Path) -> None:
