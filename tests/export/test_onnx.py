@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from PIL import Image
 from autotimm.export import export_to_onnx, verify
 from autotimm.export import onnx as onnx_export
 from autotimm.export.graph.detection import Candidates
-from autotimm.models import ImageClassifier, YOLOXDetector
+from autotimm.models import ImageClassifier, ObjectDetector, YOLOXDetector
 from autotimm.runtime import load, read_manifest
 from autotimm.runtime.errors import AutoTimmError, ConfigError, ExportError, VerificationError
+from autotimm.runtime.images import load_image
 from autotimm.runtime.manifest import Verification
 from autotimm.runtime.pictures import generate
+from autotimm.runtime.resize import fit_image
 
 
 def run(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -306,3 +309,52 @@ def test_the_fault_of_another_file_is_not_blamed_on_the_output(classifier: Image
     with pytest.raises(AutoTimmError, match="absent: is not a folder"):
         export_to_onnx(classifier, tmp_path / "new" / "deep" / "model.onnx", verify_images=tmp_path / "absent")
     assert not list(tmp_path.iterdir())  # folders that were made for it are gone
+
+
+@pytest.mark.parametrize("kind", ["official", "fcos"])
+def test_batch_norm_is_folded_and_the_answers_stay(kind: str, shared: Path, tmp_path: Path) -> None:
+    """No batch norm is left in the file; and torch's own folding gives what the network with it does."""
+    if kind == "official":
+        model = YOLOXDetector.from_official(shared / "weights" / "yolox_nano_coco.pth", score_thresh=0.1)
+        image = load_image(shared / "yolox" / "expected" / "dog.jpg")
+    else:
+        torch.manual_seed(0)
+        model = ObjectDetector("test_resnet", 3, pretrained=False, fpn_channels=32, score_thresh=0.0).eval()
+        model.preprocess = replace(model.preprocess, size=(96, 128))
+        image = generate(96, 128, 0)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+                torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    export_to_onnx(model, tmp_path / "model.onnx", verify=False)
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) > 10
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert "Conv" in operators
+    assert "BatchNormalization" not in operators
+    pixels, _ = fit_image(image, model.preprocess)
+    images = torch.from_numpy(np.array(pixels))[None]
+    expected = model.outputs_as_arrays(images)
+    folded = copy.deepcopy(model)
+    assert fold(folded.network) > 10
+    for found in (run(tmp_path / "model.onnx", images.numpy()), folded.outputs_as_arrays(images)):
+        count = int(expected["num_detections"][0, 0])
+        assert found["num_detections"][0, 0] == count > 3
+        np.testing.assert_allclose(found["boxes"][0, :count], expected["boxes"][0, :count], atol=0.05)
+        np.testing.assert_allclose(found["scores"][0, :count], expected["scores"][0, :count], atol=3e-4)
+
+
+def fold(network: torch.nn.Module) -> int:
+    """Fold each batch norm into the convolution that stands before it in its block; how many that were."""
+    count = 0
+    for module in list(network.modules()):
+        before = None
+        for child in module.children():
+            if isinstance(child, torch.nn.BatchNorm2d) and isinstance(before, torch.nn.Conv2d):
+                fused = torch.nn.utils.fusion.fuse_conv_bn_eval(before, child)
+                before.weight, before.bias = fused.weight, fused.bias
+                child.running_mean.zero_(), child.running_var.fill_(1 - child.eps)
+                torch.nn.init.ones_(child.weight), torch.nn.init.zeros_(child.bias)
+                count += 1
+            before = child
+    return count
