@@ -50,7 +50,9 @@ def check_resumable(path: Path, max_epochs: int | None, averages: bool) -> dict[
     if averages_weights(content) and not averages:
         raise ConfigError(f"{path}: is of a training with averaged weights: give the ema_decay that it had")
     if averages and not averages_weights(content):
-        raise ConfigError(f"{path}: is of a training without averaged weights: leave ema_decay out to go on from it")
+        raise ConfigError(
+            f"{path}: is of a training without averaged weights: go on from it with ema_decay=None (null)"
+        )
     return content
 
 

@@ -37,7 +37,7 @@ class YOLOXDetector(DetectionModel):
             the warm-up and the last part are shorter in proportion (5/6 and 2.5 epochs).
         warmup_epochs: epochs of quadratic warm-up, with the ``yolox`` schedule.
         no_aug_epochs: epochs at the end with the L1 loss on the boxes, a flat learning rate with that schedule, and no
-            mosaic and mixup with ``DetectionDataModule(augmentation="yolox")``.
+            mosaic and mixup in the official augmentation.
         reg_loss_weight: weight of the IoU loss.
         score_thresh: detections below this score (objectness times class probability) are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
@@ -58,6 +58,7 @@ class YOLOXDetector(DetectionModel):
     """
 
     network: YOLOXNetwork
+    recipe_ema_decay = 0.9998
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class YOLOXDetector(DetectionModel):
     def recipe_augmentation(self) -> YOLOXAugmentation:
         """The official augmentation for this size, over the epochs of this recipe.
 
-        ``DetectionDataModule(augmentation="yolox")`` asks the model that is trained for it.
+        ``DetectionDataModule`` asks the model that is trained for it, unless it was given another augmentation.
         """
         official = YOLOXAugmentation.of_size(self.size.name)
         return replace(official, total_epochs=self.recipe.total, no_aug_epochs=self.recipe.no_aug)
