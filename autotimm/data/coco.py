@@ -66,6 +66,7 @@ def read_coco(
             )
         )
     bad.settle(annotations, records)
+    records.sort(key=lambda image: image.image_id)  # pycocotools takes them so, which decides between equal scores
     return BoxedData(annotations, names, tuple(ids), tuple(records))
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation has found: the figures, and for classification which classes were taken for which."""
+"""What an evaluation has found: the figures, those of each class, and whatever a task has beside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.metrics import ClassificationMetric, MultiLabelMetric, TaskMetric
+from autotimm.evaluation.per_class import ClassRow, classification_rows, detection_rows
+from autotimm.evaluation.precision_recall import PrecisionRecall
+from autotimm.metrics import ClassificationMetric, DetectionMetric, MultiLabelMetric, TaskMetric
 from autotimm.runtime.errors import ConfigError
 
 
@@ -23,6 +25,8 @@ class EvaluationReport:
     """How many were evaluated."""
     metric: TaskMetric = field(repr=False)
     """The object that has seen them."""
+    bad_images: tuple[str, ...] = ()
+    """What is wrong with those that were passed over."""
 
     @property
     def has_confusion(self) -> bool:
@@ -41,6 +45,42 @@ class EvaluationReport:
         if not isinstance(self.metric, ClassificationMetric | MultiLabelMetric):
             raise ConfigError("there is a confusion matrix of classifiers only, and this model is none")
         return self.metric.confusion()
+
+    @property
+    def has_per_class(self) -> bool:
+        """Whether there is :meth:`per_class`."""
+        return self.has_confusion or isinstance(self.metric, DetectionMetric)
+
+    def per_class(self) -> list[ClassRow]:
+        """Figures of each class of the model, in its order, under ``class`` its name; NaN where one is not defined.
+
+        Of a detector: ``objects`` (annotated boxes, without crowds) and the ``images`` that have some; ``ap``,
+        ``ap_50``, ``ap_75``, ``ar_100`` as pycocotools gives them; and at IoU .5 the highest F1, ``best_f1``, with the
+        ``threshold`` of the score from which on it is reached, and ``precision`` and ``recall`` there.
+
+        Of a classifier: the ``images`` of the class, ``precision``, ``recall``, ``f1``.
+
+        Raises:
+            ConfigError: the task has no figures of classes.
+        """
+        if isinstance(self.metric, DetectionMetric):
+            return detection_rows(self.metric.evaluation(), self.class_names)
+        if not self.has_confusion:
+            raise ConfigError(
+                "figures of each class are there for classifiers and detectors, and this model is neither"
+            )
+        return classification_rows(self.confusion(), self.class_names)
+
+    def precision_recall(self) -> PrecisionRecall:
+        """The curves of a detector; ``report.precision_recall().save("curves.png")`` draws them.
+
+        Raises:
+            ConfigError: the model is no detector.
+            DataError: no object is annotated.
+        """
+        if not isinstance(self.metric, DetectionMetric):
+            raise ConfigError("precision over recall is of detectors only, and this model is none")
+        return PrecisionRecall.of(self.metric.evaluation(), self.class_names)
 
     def confusion_table(self) -> list[list[str | int]]:
         """:meth:`confusion` with headings, the first row and column: truths downwards, predictions across.

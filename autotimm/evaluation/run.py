@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from autotimm.data.bad_images import BadImages
+from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import check_size
+from autotimm.data.tables import SEPARATOR
 from autotimm.evaluation.fitting import check_data_fits
 from autotimm.evaluation.report import EvaluationReport
 from autotimm.evaluation.samples import read_evaluation_set
@@ -17,6 +20,7 @@ from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import TorchBackend, predictor_of
 from autotimm.runtime import Predictor, is_artifact, load
 from autotimm.runtime.errors import DataError, ImageError
+from autotimm.runtime.results import Result
 
 
 def evaluate(
@@ -28,6 +32,9 @@ def evaluate(
     images: str | Path | None = None,
     format: str = "auto",  # noqa: A002 - as the argument of the data module
     bad_annotations: str = "refuse",
+    bad_images: str = "refuse",
+    columns: Mapping[str, str] | None = None,
+    label_separator: str = SEPARATOR,
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> dict[str, float]:
@@ -43,6 +50,11 @@ def evaluate(
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
         format: detection: ``coco``, ``csv``, ``voc`` or ``yolo``; ``auto`` recognises it.
         bad_annotations: detection: ``refuse`` annotations that cannot be used, or ``skip`` them with a warning.
+        bad_images: ``refuse`` an image that cannot be read or is of another size than annotated, or ``skip`` it with a
+            warning: the figures are then of the others.
+        columns: of a CSV file, where their names are others: ``{"label": "class_id"}``. The roles are ``image``,
+            ``label``, and for boxes ``xmin``, ``ymin``, ``xmax``, ``ymax``.
+        label_separator: for a multi-label model: between the names in a cell.
         metrics: further metrics, whatever their stages. Those of a checkpoint's training are measured anyhow: what was
             for validation on the split ``val``, what was for the test on any other data.
         progress: wraps the list of images, to show a progress bar.
@@ -52,7 +64,7 @@ def evaluate(
         several labels an image; and the further ones.
 
     Raises:
-        ConfigError: a further metric cannot be made or measured.
+        ConfigError: a further metric cannot be made or measured, or the data have no such column.
         DataError: the data cannot be read, is not of the model's task, an image of it is bad or of another size than
             its annotations, or it has classes that the model does not know.
     """
@@ -64,6 +76,9 @@ def evaluate(
         images=images,
         format=format,
         bad_annotations=bad_annotations,
+        bad_images=bad_images,
+        columns=columns,
+        label_separator=label_separator,
         metrics=metrics,
         progress=progress,
     )
@@ -79,10 +94,15 @@ def evaluation_report(
     images: str | Path | None = None,
     format: str = "auto",  # noqa: A002 - as the argument of the data module
     bad_annotations: str = "refuse",
+    bad_images: str = "refuse",
+    columns: Mapping[str, str] | None = None,
+    label_separator: str = SEPARATOR,
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> EvaluationReport:
-    """What :func:`evaluate` gives, and beside it the confusion matrix; the arguments are the same."""
+    """What :func:`evaluate` gives, and beside it figures of each class, the confusion matrix of a classifier and the
+    precision-recall curves of a detector; the arguments are the same.
+    """
     if isinstance(model, str | Path):
         if is_artifact(model):
             with load(model) as predictor:
@@ -94,6 +114,9 @@ def evaluation_report(
                     images=images,
                     format=format,
                     bad_annotations=bad_annotations,
+                    bad_images=bad_images,
+                    columns=columns,
+                    label_separator=label_separator,
                     metrics=metrics,
                     progress=progress,
                 )
@@ -112,7 +135,8 @@ def evaluation_report(
         extra=_further(predictor, [MetricConfig.of(one) for one in metrics], stage),
         stage=stage,
     )
-    check_data_fits(manifest.task, data, annotations)
+    bad = BadImages(bad_images)
+    check_data_fits(manifest.task, data, annotations, columns)
     samples = read_evaluation_set(
         manifest.task,
         data,
@@ -123,15 +147,35 @@ def evaluation_report(
         images=images,
         format=format,
         bad_annotations=bad_annotations,
+        columns=columns,
+        label_separator=label_separator,
     )
     results = predictor.stream(progress(samples.paths))
+    measured = 0
     for result, truth, annotated in zip(results, samples.truths, samples.annotated, strict=True):
-        if isinstance(result, ImageError):
-            raise DataError(f"an image of the data cannot be read: {result}")
-        if annotated is not None:
-            check_size(annotated, result.image_size)
-        metric.update([result], [truth])
-    return EvaluationReport(metric.compute(), names, len(samples), metric)
+        try:
+            metric.update([_checked(result, annotated)], [truth])
+        except (ImageError, DataError) as error:
+            if bad.policy == "refuse":
+                raise DataError(
+                    f"a bad image: {error}; mend or remove it, or pass over such: bad_images='skip' "
+                    "(evaluate: --bad-images skip)"
+                ) from error
+            bad.report(f"bad image: {error}")
+        else:
+            measured += 1
+    if bad.seen and not measured:
+        raise DataError(f"none of the {len(samples)} images can be evaluated; the first is a {next(iter(bad.seen))}")
+    return EvaluationReport(metric.compute(), names, measured, metric, tuple(bad.seen))
+
+
+def _checked(result: Result | ImageError, annotated: BoxedImage | None) -> Result:
+    """A result that is there and of an image as large as annotated."""
+    if isinstance(result, ImageError):
+        raise result
+    if annotated is not None:
+        check_size(annotated, result.image_size)
+    return result
 
 
 def _further(predictor: Predictor, given: Sequence[MetricConfig], stage: Stage) -> list[MetricConfig]:
