@@ -352,9 +352,11 @@ def fold(network: torch.nn.Module) -> int:
         for child in module.children():
             if isinstance(child, torch.nn.BatchNorm2d) and isinstance(before, torch.nn.Conv2d):
                 fused = torch.nn.utils.fusion.fuse_conv_bn_eval(before, child)
-                before.weight, before.bias = fused.weight, fused.bias
-                child.running_mean.zero_(), child.running_var.fill_(1 - child.eps)
-                torch.nn.init.ones_(child.weight), torch.nn.init.zeros_(child.bias)
+                before.weight, before.bias = fused.weight, None
+                child.running_mean.zero_()
+                child.running_var.fill_(1 - child.eps)
+                torch.nn.init.ones_(child.weight)
+                child.bias = fused.bias  # added there, since the stem of YOLOX takes its convolution's weight only
                 count += 1
             before = child
     return count
