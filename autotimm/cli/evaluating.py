@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _WIDEST_TABLE = 20
 """Classes of the largest confusion matrix that is shown on a terminal."""
+_SHORT = {"best_f1": "f1", "threshold": "score", "precision": "prec."}
+"""Headings with which the figures of each class fit on a terminal of 80 columns."""
 _LARGEST_IN_JSON = 100
 """Classes of the largest one, and the most classes, that are in the JSON without being asked for."""
 
@@ -197,7 +199,7 @@ def per_class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("class", overflow="fold")
     for name in [*rows[0]][1:]:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
     return table

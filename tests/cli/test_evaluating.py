@@ -126,14 +126,15 @@ def test_figures_of_each_class(
     assert (cat["ap"] + fox["ap"]) / 2 == pytest.approx(content["metrics"]["map"])
     assert 0.59 < cat["threshold"] < 1  # what the detector finds above .6 is what is annotated
     heading, *lines = outcome.out.splitlines()[-4:]
-    assert heading.split() == [*cat]
+    figures = ["ap", "ap_50", "ap_75", "ar_100", "f1", "score", "prec.", "recall"]
+    assert heading.split() == ["class", "objects", "images", *figures]
     shown = [line.split() for line in lines]
     assert [row[0] for row in shown] == ["cat", "dog", "fox"]
     assert shown[1][1:] == ["0", "0", *"-" * 8]
     assert shown[0][1:4] == [str(cat["objects"]), str(cat["images"]), f"{cat['ap']:.3f}"]
     assert float(shown[0][8]) <= cat["threshold"] < float(shown[0][8]) + 1e-4
     of_colors = run("evaluate", classifier_artifact, "--data", color_images, "--per-class").out
-    assert of_colors.splitlines()[-4].split() == ["class", "images", "precision", "recall", "f1"]
+    assert of_colors.splitlines()[-4].split() == ["class", "images", "prec.", "recall", "f1"]
 
 
 def test_curves(
