@@ -107,9 +107,9 @@ class Manifest:
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{where}: the manifest is not readable ({error!r}); export the model again") from error
         _check_schema(str(schema), where)
-        if data.get("task") not in get_args(Task):
+        if data.get("task", "") not in ("", *get_args(Task)):
             raise ArtifactError(
-                f"{where}: its task is {data.get('task')!r}, which this version does not know: "
+                f"{where}: its task is {data['task']!r}, which this version does not know: "
                 "pip install --upgrade autotimm-deploy"
             )
         try:

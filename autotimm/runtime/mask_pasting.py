@@ -62,7 +62,9 @@ def _positions(cells: int, length: int, start: int, stop: int) -> NDArray[np.flo
     continued outwards: ``align_corners=False``).
     """
     scale = np.float32(cells / length)
-    position = scale * (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) - np.float32(0.5)
+    position: NDArray[np.float32] = scale * (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) - np.float32(
+        0.5
+    )
     return position.clip(0, cells - 1)
 
 
