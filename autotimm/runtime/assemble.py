@@ -113,11 +113,11 @@ def _semantic_mask(
     return SemanticMask(placement.source_size, names, mask, palette)
 
 
-def _nearest(source: int, resized: int, offset: int, side: int) -> NDArray[np.intp]:
+def _nearest(source: int, resized: int, offset: int, side: int) -> NDArray[np.int64]:
     """For each of ``source`` pixels, the pixel of a network input of ``side`` pixels that shows its centre."""
-    centers = (np.arange(source) + 0.5) * (resized / source) + offset
-    pixels: NDArray[np.intp] = np.floor(centers).astype(np.intp)
-    return pixels.clip(max(0, offset), min(side, offset + resized) - 1)
+    # In whole numbers: floor((pixel + 1/2) * resized / source), exact where the centre falls on a border.
+    shown: NDArray[np.int64] = (2 * np.arange(source, dtype=np.int64) + 1) * resized // (2 * source) + offset
+    return shown.clip(max(0, offset), min(side, offset + resized) - 1)
 
 
 def _clip(boxes: NDArray[np.float32], size: tuple[int, int]) -> None:

@@ -62,9 +62,7 @@ def _positions(cells: int, length: int, start: int, stop: int) -> NDArray[np.flo
     continued outwards: ``align_corners=False``).
     """
     scale = np.float32(cells / length)
-    position: NDArray[np.float32] = scale * (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) - np.float32(
-        0.5
-    )
+    position: NDArray[np.float32] = scale * (np.arange(start, stop, dtype=np.float32) + 0.5) - 0.5
     return position.clip(0, cells - 1)
 
 
