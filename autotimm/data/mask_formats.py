@@ -76,6 +76,7 @@ def read_masked(
     class_mapping: Mapping[Any, Any] | None = None,
     ignore_index: int = 255,
     bad_annotations: str = "refuse",
+    usual_names: Sequence[str] | None = None,
 ) -> MaskedData:
     """Read one split in whatever format it is.
 
@@ -89,6 +90,7 @@ def read_masked(
         class_mapping: from numbers or colours in the files to class names (:func:`mapped_classes`).
         ignore_index: of pixels that are not labelled.
         bad_annotations: ``refuse`` or ``skip``.
+        usual_names: the classes where nothing says them.
 
     Raises:
         DataError: it is missing or cannot be read, or has bad masks that are refused.
@@ -106,7 +108,7 @@ def read_masked(
         found = _cityscapes_images(image_place, mask_place, bad)
     else:
         found = _pairs(image_place, mask_place, bad)
-    classes = _classes(kind, root, class_names, class_mapping, ignore_index)
+    classes = _classes(kind, root, class_names, class_mapping, ignore_index, usual_names)
     classes = _with_palette(classes, found)
     kept = usable(found, classes, bad)
     bad.settle(mask_place, kept)
@@ -222,6 +224,7 @@ def _classes(
     class_names: Sequence[str] | None,
     class_mapping: Mapping[Any, Any] | None,
     ignore_index: int,
+    usual_names: Sequence[str] | None,
 ) -> MaskClasses:
     file = root / "classes.txt"
     if class_names is None and file.is_file():
@@ -234,6 +237,8 @@ def _classes(
         return cityscapes_classes(ignore_index)
     if kind == "voc":
         return MaskClasses(VOC_CLASSES, ignore_index)
+    if usual_names is not None:
+        return MaskClasses(tuple(usual_names), ignore_index)
     raise DataError(
         f"{root}: what the numbers in its masks mean is not said: name the classes in {file.name}, one a line in the "
         "order of their numbers, or give class_names or class_mapping"

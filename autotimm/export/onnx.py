@@ -24,6 +24,7 @@ from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
 from autotimm.export.graph.semantic import SemanticGraph
+from autotimm.export.logits import logits_against_model
 from autotimm.export.settings import ExportSettings, applied, evaluating
 from autotimm.export.verification import verify_artifact
 from autotimm.models.checkpoint import load_checkpoint
@@ -110,6 +111,7 @@ def export_to_onnx(
                 predictor_of(model),
                 pictures=choose_pictures(verify_images, model.validation_images),
                 compare_candidates=against_model(model) if isinstance(model, DetectionModel) else None,
+                compare_logits=logits_against_model(model) if isinstance(model, SemanticSegmentor) else None,
             )
         manifest = replace(manifest, verification=record)
         _write(proto, manifest, temporary)
