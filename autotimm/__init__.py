@@ -13,7 +13,13 @@ from autotimm.version import __version__
 
 if TYPE_CHECKING:
     from autotimm import benchmarks, evaluation, export, runtime
-    from autotimm.data import DetectionDataModule, ImageDataModule, MultiLabelImageDataModule, YOLOXAugmentation
+    from autotimm.data import (
+        DetectionDataModule,
+        ImageDataModule,
+        MultiLabelImageDataModule,
+        SegmentationDataModule,
+        YOLOXAugmentation,
+    )
     from autotimm.evaluation import evaluate
     from autotimm.export import export_to_onnx, verify
     from autotimm.metrics import MetricConfig
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
         BackboneConfig,
         ImageClassifier,
         ObjectDetector,
+        SemanticSegmentor,
         YOLOXDetector,
         count_parameters,
         list_backbones,
@@ -41,6 +48,8 @@ _HOMES = {
     "MetricConfig": "autotimm.metrics",
     "MultiLabelImageDataModule": "autotimm.data",
     "ObjectDetector": "autotimm.models",
+    "SegmentationDataModule": "autotimm.data",
+    "SemanticSegmentor": "autotimm.models",
     "TunerConfig": "autotimm.training",
     "YOLOXAugmentation": "autotimm.data",
     "YOLOXDetector": "autotimm.models",
@@ -67,6 +76,8 @@ __all__ = [
     "MetricConfig",
     "MultiLabelImageDataModule",
     "ObjectDetector",
+    "SegmentationDataModule",
+    "SemanticSegmentor",
     "TunerConfig",
     "YOLOXAugmentation",
     "YOLOXDetector",

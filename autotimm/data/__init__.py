@@ -3,6 +3,13 @@
 from autotimm.data.classification import ImageDataModule
 from autotimm.data.detection import DetectionDataModule
 from autotimm.data.multi_label import MultiLabelImageDataModule
+from autotimm.data.segmentation import SegmentationDataModule
 from autotimm.data.yolox_recipe import YOLOXAugmentation
 
-__all__ = ["DetectionDataModule", "ImageDataModule", "MultiLabelImageDataModule", "YOLOXAugmentation"]
+__all__ = [
+    "DetectionDataModule",
+    "ImageDataModule",
+    "MultiLabelImageDataModule",
+    "SegmentationDataModule",
+    "YOLOXAugmentation",
+]

@@ -5,12 +5,14 @@ from autotimm.metrics.classification import ClassificationMetric
 from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
 from autotimm.metrics.multi_label import MultiLabelMetric
+from autotimm.metrics.segmentation import SegmentationMetric
 
 __all__ = [
     "ClassificationMetric",
     "DetectionMetric",
     "MetricConfig",
     "MultiLabelMetric",
+    "SegmentationMetric",
     "Stage",
     "TaskMetric",
     "build_metric",

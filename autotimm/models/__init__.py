@@ -6,6 +6,7 @@ from autotimm.models.classifier import ImageClassifier
 from autotimm.models.object_detector import ObjectDetector
 from autotimm.models.parameters import count_parameters
 from autotimm.models.seeding import seed_everything
+from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.models.yolox import list_yolox_models
 from autotimm.models.yolox.detector import YOLOXDetector
@@ -15,6 +16,7 @@ __all__ = [
     "BackboneConfig",
     "ImageClassifier",
     "ObjectDetector",
+    "SemanticSegmentor",
     "TaskModel",
     "YOLOXDetector",
     "count_parameters",

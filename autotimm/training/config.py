@@ -20,12 +20,14 @@ from autotimm.training.summary import TrainingSummary
 _MODELS = {
     "ImageClassifier": "autotimm.models.classifier",
     "ObjectDetector": "autotimm.models.object_detector",
+    "SemanticSegmentor": "autotimm.models.semantic.segmentor",
     "YOLOXDetector": "autotimm.models.yolox.detector",
 }
 _DATA = {
     "DetectionDataModule": "autotimm.data.detection",
     "ImageDataModule": "autotimm.data.classification",
     "MultiLabelImageDataModule": "autotimm.data.multi_label",
+    "SegmentationDataModule": "autotimm.data.segmentation",
 }
 _TRAINER = {"AutoTrainer": "autotimm.training.trainer"}
 _CLASSES = {"model": _MODELS, "data": _DATA, "trainer": _TRAINER}
