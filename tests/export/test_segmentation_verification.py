@@ -91,18 +91,15 @@ def test_equal_classes_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     assert record.compared["pixels"] == 128 * 192 + 50 * 300 + 64 * 96
     assert "pixels" in record.reason
     few = classes()
-    few["mask"][30, 30:34] = 0  # 4 of 6144: less than one in a thousand
+    few["mask"][30, 30] = 0  # in the widest photo one of 16 x 96 that show it: less than one in a thousand
     assert verified(monkeypatch, classes(), few).status == "passed"
 
 
 @pytest.mark.parametrize("change", ["shifted", "permuted", "one class"])
 def test_other_classes_fail(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = classes()["mask"]
-    other = {
-        "shifted": np.roll(mask, 1, axis=1),
-        "permuted": np.array([0, 2, 1], np.uint8)[mask],
-        "one class": 0 * mask,
-    }
+    permuted = np.array([0, 2, 1], np.uint8)[mask]
+    other = {"shifted": np.roll(mask, 1, axis=1), "permuted": permuted, "one class": np.zeros_like(mask)}
     record = verified(monkeypatch, classes(), {"mask": other[change]})
     assert record.status == "failed"
     assert "pixel_share" in record.reason
@@ -170,7 +167,7 @@ def test_an_object_at_the_threshold_is_borderline(monkeypatch: pytest.MonkeyPatc
 
 def test_no_object_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = changed(objects(), num_detections=np.array([0], np.int32))
-    with pytest.raises(VerificationError, match="nothing was compared|no mask was compared"):
+    with pytest.raises(VerificationError, match=r"no.* was compared"):
         verified(monkeypatch, nothing, nothing)
 
 
