@@ -102,12 +102,17 @@ class SavedNames:
 
 
 def _shown(result: Result, min_score: float) -> Result:
-    from autotimm.runtime import Detections
+    from autotimm.runtime import Detections, Instances
 
-    return result.above(min_score) if isinstance(result, Detections) else result
+    return result.above(min_score) if isinstance(result, Detections | Instances) else result
 
 
 def _summary(result: Result) -> str:
+    from autotimm.runtime import SemanticMask
+
+    if isinstance(result, SemanticMask):
+        coverage = result.coverage
+        return ", ".join(f"{result.class_names[label]} {coverage[label]:.0%}" for label in result.present)
     best = [f"{name} {score:.2f}" for name, score in zip(result.names, result.scores, strict=True)]
     more = f", and {len(best) - 6} more" if len(best) > 6 else ""
     return (", ".join(best[:6]) + more) or "nothing"
