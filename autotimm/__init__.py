@@ -13,13 +13,20 @@ from autotimm.version import __version__
 
 if TYPE_CHECKING:
     from autotimm import benchmarks, evaluation, export, runtime
-    from autotimm.data import DetectionDataModule, ImageDataModule, MultiLabelImageDataModule, YOLOXAugmentation
+    from autotimm.data import (
+        DetectionDataModule,
+        ImageDataModule,
+        InstanceSegmentationDataModule,
+        MultiLabelImageDataModule,
+        YOLOXAugmentation,
+    )
     from autotimm.evaluation import evaluate
     from autotimm.export import export_to_onnx, verify
     from autotimm.metrics import MetricConfig
     from autotimm.models import (
         BackboneConfig,
         ImageClassifier,
+        InstanceSegmentor,
         ObjectDetector,
         YOLOXDetector,
         count_parameters,
@@ -37,6 +44,8 @@ _HOMES = {
     "DetectionDataModule": "autotimm.data",
     "ImageClassifier": "autotimm.models",
     "ImageDataModule": "autotimm.data",
+    "InstanceSegmentationDataModule": "autotimm.data",
+    "InstanceSegmentor": "autotimm.models",
     "LoggerConfig": "autotimm.training",
     "MetricConfig": "autotimm.metrics",
     "MultiLabelImageDataModule": "autotimm.data",
@@ -63,6 +72,8 @@ __all__ = [
     "DetectionDataModule",
     "ImageClassifier",
     "ImageDataModule",
+    "InstanceSegmentationDataModule",
+    "InstanceSegmentor",
     "LoggerConfig",
     "MetricConfig",
     "MultiLabelImageDataModule",

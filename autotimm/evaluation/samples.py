@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotimm.data.batch import GroundTruth
+from autotimm.data.batch import GroundTruth, InstanceTruth
 from autotimm.data.box_formats import check_box_format, read_boxed
 from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import ground_truth
 from autotimm.data.image_folder import read_image_folder
+from autotimm.data.instance_samples import instance_truth
 from autotimm.data.tables import (
     IMAGE_COLUMN,
     LABEL_COLUMN,
@@ -34,7 +35,7 @@ class EvaluationSet:
     """Images and what is in them: classes for classification, objects in source pixels for detection."""
 
     paths: list[Path]
-    truths: list[int] | list[NDArray[np.float32]] | list[GroundTruth]
+    truths: list[int] | list[NDArray[np.float32]] | list[GroundTruth] | list[InstanceTruth]
     """Class indices; for multi-label models 0 or 1 for each class ``[C]``; objects."""
     annotated: list[BoxedImage] | list[None]
     """Detection: what the annotations say of each image, its size among it."""
@@ -90,6 +91,8 @@ def read_evaluation_set(
         return _read_labelled(root, class_names, split)
     if task == "detection":
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations)
+    if task == "instance_segmentation":
+        return _read_instances(root, class_names, split, annotations, images, bad_annotations)
     raise ConfigError(f"evaluation of {task} is not there yet")
 
 
@@ -166,6 +169,29 @@ def _read_boxed(
     )
     index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
     truths = [ground_truth(image) for image in dataset.images]
+    mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
+    return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
+
+
+def _read_instances(
+    root: Path,
+    class_names: Sequence[str],
+    split: str,
+    annotations: str | Path | None,
+    images: str | Path | None,
+    bad_annotations: str,
+) -> EvaluationSet:
+    dataset = read_boxed(
+        root,
+        split,
+        format="coco",
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        bad_annotations=bad_annotations,
+        masks=True,
+    )
+    index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
+    truths = [instance_truth(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
     return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
 

@@ -10,6 +10,7 @@ import torch
 from autotimm.metrics.classification import ClassificationMetric
 from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
+from autotimm.metrics.instances import InstanceMetric
 from autotimm.metrics.multi_label import MultiLabelMetric
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
@@ -63,4 +64,6 @@ def build_metric(
         return ClassificationMetric(num_classes, class_names=class_names, extra=further)
     if task == "detection":
         return DetectionMetric(num_classes, class_names=class_names, extra=further)
+    if task == "instance_segmentation":
+        return InstanceMetric(num_classes, class_names=class_names, extra=further)
     raise ConfigError(f"evaluation of {task} is not there yet")

@@ -181,7 +181,7 @@ class ObjectDetector(FreezableModel, DetectionModel):
         self.set_up_backbone(frozen=freeze_backbone, unfreeze_epoch=unfreeze_epoch, lr_scale=backbone_lr_scale)
 
     @staticmethod
-    def extended(network: PyramidDetector, channels: int, num_classes: int) -> PyramidDetector:  # noqa: ARG004
+    def extended(network: PyramidDetector, channels: int, num_classes: int) -> PyramidDetector:
         """The network with what a further task adds to it; called before the model itself is set up.
 
         Args:

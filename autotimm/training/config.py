@@ -19,12 +19,14 @@ from autotimm.training.summary import TrainingSummary
 
 _MODELS = {
     "ImageClassifier": "autotimm.models.classifier",
+    "InstanceSegmentor": "autotimm.models.instance_segmentor",
     "ObjectDetector": "autotimm.models.object_detector",
     "YOLOXDetector": "autotimm.models.yolox.detector",
 }
 _DATA = {
     "DetectionDataModule": "autotimm.data.detection",
     "ImageDataModule": "autotimm.data.classification",
+    "InstanceSegmentationDataModule": "autotimm.data.instances",
     "MultiLabelImageDataModule": "autotimm.data.multi_label",
 }
 _TRAINER = {"AutoTrainer": "autotimm.training.trainer"}
