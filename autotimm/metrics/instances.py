@@ -203,9 +203,7 @@ def _as_coco(images: list[_Image], num_classes: int, kind: Literal["segm", "bbox
     rows = [row for index, image in enumerate(images) for row in image.rows(index, kind)]
     coco = COCO()
     coco.dataset = {
-        "images": [
-            {"id": index, "height": image.height, "width": image.width} for index, image in enumerate(images)
-        ],
+        "images": [{"id": index, "height": image.height, "width": image.width} for index, image in enumerate(images)],
         "categories": [{"id": label} for label in range(num_classes)],
         "annotations": [{**row, "id": number} for number, row in enumerate(rows, start=1)],  # 0 means unmatched
     }
