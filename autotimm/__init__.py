@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ImageDataModule,
         InstanceSegmentationDataModule,
         MultiLabelImageDataModule,
+        SegmentationDataModule,
         YOLOXAugmentation,
     )
     from autotimm.evaluation import evaluate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         ImageClassifier,
         InstanceSegmentor,
         ObjectDetector,
+        SemanticSegmentor,
         YOLOXDetector,
         count_parameters,
         list_backbones,
@@ -50,6 +52,8 @@ _HOMES = {
     "MetricConfig": "autotimm.metrics",
     "MultiLabelImageDataModule": "autotimm.data",
     "ObjectDetector": "autotimm.models",
+    "SegmentationDataModule": "autotimm.data",
+    "SemanticSegmentor": "autotimm.models",
     "TunerConfig": "autotimm.training",
     "YOLOXAugmentation": "autotimm.data",
     "YOLOXDetector": "autotimm.models",
@@ -78,6 +82,8 @@ __all__ = [
     "MetricConfig",
     "MultiLabelImageDataModule",
     "ObjectDetector",
+    "SegmentationDataModule",
+    "SemanticSegmentor",
     "TunerConfig",
     "YOLOXAugmentation",
     "YOLOXDetector",

@@ -29,7 +29,7 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR|CSV",
-            help="An image folder, a folder of images and boxes, or a CSV file of images and labels or boxes.",
+            help="An image folder, a folder of images and boxes or masks, or a CSV file of images and labels or boxes.",
         ),
     ],
     split: Annotated[
@@ -40,17 +40,35 @@ def evaluate(
         ),
     ] = "val",
     annotations: Annotated[
-        Path | None, typer.Option(help="Annotations of boxes, where they are not in their usual place.")
+        Path | None, typer.Option(help="Annotations of boxes, or masks, where they are not in their usual place.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the paths in a CSV file or in annotations begin.")
     ] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help="Of boxes: coco, csv, voc or yolo; auto recognises it.")
+        str,
+        typer.Option(
+            "--format",
+            help="Of boxes: coco, csv, voc or yolo; of masks: png, voc, cityscapes or coco; auto recognises it.",
+        ),
     ] = "auto",
     bad_annotations: Annotated[
-        str, typer.Option(help="Boxes and images that cannot be used: refuse, or skip with a warning.")
+        str, typer.Option(help="Boxes, masks and images that cannot be used: refuse, or skip with a warning.")
     ] = "refuse",
+    ignore_index: Annotated[
+        int | None,
+        typer.Option(help="Masks: the number of unlabelled pixels; a checkpoint's own, else 255, if absent."),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            metavar="OVERLAP",
+            help="Masks: see large images unscaled, in windows of which neighbours share this part, such as 0.25.",
+        ),
+    ] = None,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show the IoU or the average precision of each class as well.")
+    ] = False,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -61,7 +79,7 @@ def evaluate(
     ] = None,
     confusion_matrix: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Write which classes were taken for which; of a classifier."),
+        typer.Option(metavar="FILE.csv", help="Write which classes were taken for which; of images or pixels."),
     ] = None,
     json_out: JsonOut = None,
     provider: Provider = "cpu",
@@ -72,8 +90,9 @@ def evaluate(
     from autotimm.metrics import MetricConfig
 
     with open_predictor(model, provider, threads) as predictor, progress_bar() as progress:
-        if confusion_matrix is not None and predictor.manifest.task != "classification":
-            raise ConfigError(f"--confusion-matrix is for classifiers, and {model} is for {predictor.manifest.task}")
+        task = predictor.manifest.task
+        if confusion_matrix is not None and task not in ("classification", "semantic_segmentation"):
+            raise ConfigError(f"--confusion-matrix is for classes of images or pixels, and {model} is for {task}")
         report = evaluation_report(
             predictor,
             data,
@@ -82,6 +101,8 @@ def evaluate(
             images=images,
             format=data_format,
             bad_annotations=bad_annotations,
+            ignore_index=ignore_index,
+            sliding_window=window,
             metrics=[MetricConfig(name) for name in metric or ()],
             progress=lambda paths: progress.track(paths, description="evaluating"),
         )
@@ -89,11 +110,15 @@ def evaluate(
         _write_confusion(report, confusion_matrix)
     if json_out is not None:
         content = _as_json(report, always=confusion_matrix is not None)
+        if per_class:
+            content["per_class"] = report.per_class()
         write_json({"model": str(model), "data": str(data), "split": split, **content}, json_out)
         return
     table = Table("metric", "value", box=None)
     for name, value in report.metrics.items():
         table.add_row(name, _shown(value, report))
+    for name, value in report.per_class().items() if per_class else ():
+        table.add_row(f"  {name}", f"{value:.4f}")
     out.print(table)
     if confusion_matrix is not None:
         if len(report.class_names) <= _WIDEST_TABLE:

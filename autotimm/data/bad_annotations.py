@@ -65,7 +65,7 @@ class BadAnnotations:
         """By kind, in the order in which they were met."""
         return {name: kind.count for name, kind in self._kinds.items()}
 
-    def settle(self, source: Path, images: Sequence[BoxedImage]) -> None:
+    def settle(self, source: Path, images: Sequence[object]) -> None:
         """Refuse or tell, once everything has been read.
 
         Args:

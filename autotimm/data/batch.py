@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autotimm.regions import MaskCrops
@@ -100,4 +102,27 @@ class InstanceBatch(NamedTuple):
             boxes=[boxes.to(device, non_blocking=non_blocking) for boxes in self.boxes],
             labels=[labels.to(device, non_blocking=non_blocking) for labels in self.labels],
             masks=[masks.to(device, non_blocking=non_blocking) for masks in self.masks],
+        )
+
+
+class SegmentationBatch(NamedTuple):
+    """A batch of images with a class for every pixel."""
+
+    images: Tensor
+    """uint8 RGB ``[N, H, W, 3]``."""
+    masks: Tensor
+    """uint8, or int32 where ids do not fit it, ``[N, H, W]``: classes of the pixels of ``images``, and the ignore index
+    on what is unlabelled or padding."""
+    placements: list[Placement]
+    """Per image: how it lies in the network input."""
+    truths: list[NDArray[np.integer]]
+    """Per image ``[h, w]`` at source size, for evaluation. Empty in training."""
+    paths: tuple[str, ...] = ()
+    """Per image: the file, for messages."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SegmentationBatch:
+        """On another device, but for the truths: they are compared on the host. Lightning calls this."""
+        return self._replace(
+            images=self.images.to(device, non_blocking=non_blocking),
+            masks=self.masks.to(device, non_blocking=non_blocking),
         )

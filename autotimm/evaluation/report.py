@@ -1,4 +1,4 @@
-"""What an evaluation has found: the figures, and for classification which classes were taken for which."""
+"""What an evaluation has found: the figures, and which classes were taken for which."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.metrics import ClassificationMetric, MultiLabelMetric, TaskMetric
+from autotimm.metrics import ClassificationMetric, DetectionMetric, MultiLabelMetric, SegmentationMetric, TaskMetric
 from autotimm.runtime.errors import ConfigError
+
+_CONFUSING = ClassificationMetric | MultiLabelMetric | SegmentationMetric
+"""Metrics that know which classes were taken for which."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +30,28 @@ class EvaluationReport:
     @property
     def has_confusion(self) -> bool:
         """Whether there is a :meth:`confusion`."""
-        return isinstance(self.metric, ClassificationMetric | MultiLabelMetric)
+        return isinstance(self.metric, _CONFUSING)
 
     def confusion(self) -> NDArray[np.int64]:
-        """How many images of each class (row) were taken for which (column): ``[C, C]``.
+        """How many images, or pixels, of each class (row) were taken for which (column): ``[C, C]``.
 
         For several labels an image ``[C, 2, 2]``: for each label how many images do not have it or have it (row) and
         were told so (column).
 
         Raises:
-            ConfigError: the model is no classifier.
+            ConfigError: the model is a detector.
         """
-        if not isinstance(self.metric, ClassificationMetric | MultiLabelMetric):
-            raise ConfigError("there is a confusion matrix of classifiers only, and this model is none")
+        if not isinstance(self.metric, _CONFUSING):
+            raise ConfigError(
+                "there is a confusion matrix of classes of images or pixels, and this model is a detector"
+            )
         return self.metric.confusion()
+
+    def per_class(self) -> dict[str, float]:
+        """The figure of each class by its name: IoU of pixels, or average precision of boxes; none for classifiers."""
+        if not isinstance(self.metric, DetectionMetric | SegmentationMetric):
+            return {}
+        return {self.class_names[index]: value for index, value in self.metric.compute_per_class().items()}
 
     def confusion_table(self) -> list[list[str | int]]:
         """:meth:`confusion` with headings, the first row and column: truths downwards, predictions across.

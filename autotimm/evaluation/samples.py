@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autotimm.data.batch import GroundTruth, InstanceTruth
+from autotimm.data.batch import GroundTruth
 from autotimm.data.box_formats import check_box_format, read_boxed
 from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import ground_truth
 from autotimm.data.image_folder import read_image_folder
 from autotimm.data.instance_samples import instance_truth
+from autotimm.data.mask_formats import check_mask_format, read_masked
+from autotimm.data.masked import MaskedSamples
 from autotimm.data.tables import (
     IMAGE_COLUMN,
     LABEL_COLUMN,
@@ -32,11 +35,12 @@ from autotimm.runtime.manifest import Task
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images and what is in them: classes for classification, objects in source pixels for detection."""
+    """Images and what is in them: classes, objects in source pixels, or a class for every pixel."""
 
     paths: list[Path]
-    truths: list[int] | list[NDArray[np.float32]] | list[GroundTruth] | list[InstanceTruth]
-    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; objects."""
+    truths: Sequence[Any]
+    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` of detection, ``InstanceTruth``; masks at source
+    size, each read when it is looked at."""
     annotated: list[BoxedImage] | list[None]
     """Detection: what the annotations say of each image, its size among it."""
 
@@ -55,6 +59,8 @@ def read_evaluation_set(
     images: str | Path | None = None,
     format: str = "auto",  # noqa: A002 - as the argument of the data module
     bad_annotations: str = "refuse",
+    ignore_index: int = 255,
+    class_mapping: Mapping[Any, Any] | None = None,
 ) -> EvaluationSet:
     """Read the images of one split with their truths.
 
@@ -67,11 +73,14 @@ def read_evaluation_set(
         class_names: the model's classes; the data's are found among them by name, in whatever order.
         split: which part of the data; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
-        annotations: detection: the annotation file, where it is not in its usual place under ``data``.
+        annotations: detection: the annotation file, where it is not in its usual place under ``data``; semantic
+            segmentation: the folder of the masks, VOC's list or COCO's file.
         multi_label: the model gives an image any number of classes.
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
-        format: detection: of the boxes, as ``DetectionDataModule`` takes it.
-        bad_annotations: detection: ``refuse`` or ``skip``.
+        format: detection: of the boxes, as ``DetectionDataModule`` takes it; semantic segmentation: of the masks.
+        bad_annotations: detection and segmentation: ``refuse`` or ``skip``.
+        ignore_index: semantic segmentation: of pixels that are not labelled, in the masks.
+        class_mapping: semantic segmentation: from numbers or colours in the masks to names of classes.
 
     Raises:
         DataError: the data cannot be read, has no such part, or has classes that the model does not know.
@@ -93,6 +102,10 @@ def read_evaluation_set(
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations)
     if task == "instance_segmentation":
         return _read_instances(root, class_names, split, annotations, images, bad_annotations)
+    if task == "semantic_segmentation":
+        return _read_masked(
+            root, class_names, split, annotations, images, format, bad_annotations, ignore_index, class_mapping
+        )
     raise ConfigError(f"evaluation of {task} is not there yet")
 
 
@@ -194,6 +207,46 @@ def _read_instances(
     truths = [instance_truth(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
     return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
+
+
+def _read_masked(
+    root: Path,
+    class_names: Sequence[str],
+    split: str,
+    annotations: str | Path | None,
+    images: str | Path | None,
+    format: str,  # noqa: A002
+    bad_annotations: str,
+    ignore_index: int,
+    class_mapping: Mapping[Any, Any] | None,
+) -> EvaluationSet:
+    dataset = read_masked(
+        root,
+        split,
+        format=check_mask_format(format),
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        class_mapping=class_mapping,
+        ignore_index=ignore_index,
+        bad_annotations=bad_annotations,
+        usual_names=class_names,
+    )
+    samples = MaskedSamples(dataset, _indices(dataset.classes.class_names, class_names, dataset.source))
+    paths = [image.path for image in dataset.images]
+    return EvaluationSet(paths, MaskTruths(samples), [None] * len(paths))
+
+
+class MaskTruths(Sequence[Any]):
+    """The masks alone."""
+
+    def __init__(self, samples: MaskedSamples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.samples.truth(index)
 
 
 def _indices(theirs: Sequence[str], ours: Sequence[str], where: Path) -> list[int]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autotimm.runtime.preprocess import Placement
 from autotimm.runtime.results import Classification, Detections
+from autotimm.runtime.segmentation_results import SemanticMask
 
 SAME_OBJECT_IOU = 0.9
 """Two detections of one class that overlap this much are the same one; engines may order near-ties differently."""
@@ -102,6 +103,13 @@ def compare_detections(
         near_iou = (near_iou & rivals).any(axis=1)
         differences.compared["unmatched"] += int((~near_cutoff & ~near_iou).sum())
         differences.compared["borderline"] += int((near_cutoff | near_iou).sum())
+
+
+def compare_masks(differences: Differences, reference: SemanticMask, artifact: SemanticMask) -> None:
+    """The share of the pixels of one image, at source size, that have another class."""
+    differences.compared["images"] += 1
+    differences.compared["pixels"] += artifact.mask.size
+    differences.note("pixel_share", float(np.mean(reference.mask != artifact.mask)))
 
 
 def iou_matrix(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from autotimm.export.candidates import CandidateComparison, candidates_of
-from autotimm.export.comparison import Differences, compare_classifications, compare_detections
+from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
+from autotimm.export.logits import LogitsComparison, logits_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
 from autotimm.runtime.manifest import Manifest, Verification
 from autotimm.runtime.pictures import Pictures
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.results import Classification, Detections
+from autotimm.runtime.segmentation_results import SemanticMask
 
 TOLERANCES: dict[str, dict[str, float]] = {
     "classification": {"probability": 1e-4, "relative_probability": 1e-3, "label_errors": 0.0},
@@ -24,6 +26,7 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "candidate_score": 1e-3,
         "candidate_label_share": 0.01,
     },
+    "semantic_segmentation": {"pixel_share": 1e-3, "relative_logit": 1e-3},
 }
 """Largest differences allowed in fp32. The boxes and scores are what official YOLOX exports are held to; observed
 differences are about a hundred times smaller."""
@@ -35,6 +38,7 @@ def verify_artifact(
     *,
     pictures: Pictures,
     compare_candidates: CandidateComparison | None = None,
+    compare_logits: LogitsComparison | None = None,
 ) -> Verification:
     """Compare an artifact with a reference, image by image.
 
@@ -43,6 +47,7 @@ def verify_artifact(
         reference: a predictor of the model it was made from (or of another artifact of it).
         pictures: the images to compare on; see :func:`autotimm.runtime.pictures.choose_pictures`.
         compare_candidates: detection: compares what enters NMS as well.
+        compare_logits: semantic segmentation: compares what the best class is chosen by as well.
 
     Returns:
         The record, with status ``passed`` or ``failed``.
@@ -61,12 +66,19 @@ def verify_artifact(
         expected = reference.predict(pictures.images, batch_size=_two_if_free(reference), on_error="return")
         for ours, theirs in zip(answers, expected, strict=True):
             _compare(differences, theirs, ours, predictor.manifest, tolerance)
+    prepared = [
+        reference.prepare(image)[0]
+        for image, answer in zip(pictures.images, expected, strict=True)
+        if not isinstance(answer, ImageError)
+    ]
     if compare_candidates is not None:
-        run = candidates_of(Path(artifact))
-        for index, answer in enumerate(expected):
-            if not isinstance(answer, ImageError):
-                pixels, _ = reference.prepare(pictures.images[index])
-                compare_candidates(differences, pixels, run(pixels))
+        candidates = candidates_of(Path(artifact))
+        for pixels in prepared:
+            compare_candidates(differences, pixels, candidates(pixels))
+    if compare_logits is not None:
+        logits = logits_of(Path(artifact))
+        for pixels in prepared:
+            compare_logits(differences, pixels, logits(pixels))
     _check_something_was_compared(differences, Path(artifact), len(answers))
     _note_shares(differences)
     exceeding = differences.exceeding(tolerance)
@@ -87,7 +99,7 @@ def _check_something_was_compared(differences: Differences, artifact: Path, imag
     counts = differences.compared
     if not counts["images"]:
         raise VerificationError(f"{artifact}: none of the {images} images could be read, so nothing was compared")
-    if not counts["probabilities"] + counts["detections"] + counts["candidates"]:
+    if not counts["probabilities"] + counts["detections"] + counts["candidates"] + counts["pixels"]:
         raise VerificationError(
             f"{artifact}: nothing was found on the {counts['images']} images, so nothing was compared; "
             "give images of what the model knows"
@@ -137,6 +149,8 @@ def _compare(
             score_tolerance=tolerance["score"],
             across_classes=bool(manifest.postprocessing.get("class_agnostic_nms")),
         )
+    elif isinstance(theirs, SemanticMask) and isinstance(ours, SemanticMask):
+        compare_masks(differences, theirs, ours)
 
 
 def _in_words(differences: Differences, unreadable: int) -> str:

@@ -6,6 +6,7 @@ from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
 from autotimm.metrics.instances import InstanceMetric
 from autotimm.metrics.multi_label import MultiLabelMetric
+from autotimm.metrics.segmentation import SegmentationMetric
 
 __all__ = [
     "ClassificationMetric",
@@ -13,6 +14,7 @@ __all__ = [
     "InstanceMetric",
     "MetricConfig",
     "MultiLabelMetric",
+    "SegmentationMetric",
     "Stage",
     "TaskMetric",
     "build_metric",

@@ -7,6 +7,7 @@ from autotimm.models.instance_segmentor import InstanceSegmentor
 from autotimm.models.object_detector import ObjectDetector
 from autotimm.models.parameters import count_parameters
 from autotimm.models.seeding import seed_everything
+from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.models.yolox import list_yolox_models
 from autotimm.models.yolox.detector import YOLOXDetector
@@ -17,6 +18,7 @@ __all__ = [
     "ImageClassifier",
     "InstanceSegmentor",
     "ObjectDetector",
+    "SemanticSegmentor",
     "TaskModel",
     "YOLOXDetector",
     "count_parameters",

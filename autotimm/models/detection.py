@@ -75,21 +75,6 @@ class DetectionModel(TaskModel):
         """Height and width of the network input are multiples of this."""
         return self.strides[-1]
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse a size of the network input that this network cannot take.
-
-        Args:
-            size: height and width.
-
-        Raises:
-            ConfigError: saying which it takes.
-        """
-        if any(side % self.size_divisor for side in size):
-            raise ConfigError(
-                f"the size is {size[0]}x{size[1]}, but {self.architecture} needs height and width in multiples of "
-                f"{self.size_divisor}"
-            )
-
     def bind_data(self, *, preprocess: Preprocess, class_names: tuple[str, ...], validation_images: list[str]) -> None:
         """Take over what the data module knows, provided that the network can take its size.
 

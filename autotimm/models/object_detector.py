@@ -19,7 +19,7 @@ from autotimm.models.backbones import BackboneConfig, preprocess_of
 from autotimm.models.detection import DetectionModel
 from autotimm.models.fcos.head import FCOSHead
 from autotimm.models.freezable import FreezableModel
-from autotimm.models.pyramid.backbone import create_pyramid_backbone
+from autotimm.models.pyramid.backbone import check_fixed_size, create_pyramid_backbone
 from autotimm.models.pyramid.fpn import FeaturePyramid
 from autotimm.models.pyramid.network import PyramidDetector
 from autotimm.models.seeding import seeded_weights
@@ -214,13 +214,7 @@ class ObjectDetector(FreezableModel, DetectionModel):
             ConfigError: no multiple of 32; or another than that of a backbone of one size.
         """
         super().check_size(size)
-        fixed = self.network.backbone.fixed_size
-        if fixed is not None and size != fixed:
-            raise ConfigError(
-                f"the size is {size[0]}x{size[1]}, but backbone {self.backbone.model_name} was created for "
-                f"{fixed[0]}x{fixed[1]} and takes no other; create it for that size: "
-                f"BackboneConfig({self.backbone.model_name!r}, extra_kwargs={{'img_size': {size}}})"
-            )
+        check_fixed_size(self.network.backbone, self.backbone.model_name, size)
 
     @property
     def postprocessing(self) -> dict[str, str | bool]:
