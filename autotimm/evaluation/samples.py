@@ -16,6 +16,7 @@ from autotimm.data.box_formats import check_box_format, read_boxed
 from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import ground_truth
 from autotimm.data.image_folder import read_image_folder
+from autotimm.data.instance_samples import instance_truth
 from autotimm.data.mask_formats import check_mask_format, read_masked
 from autotimm.data.masked import MaskedSamples
 from autotimm.data.tables import (
@@ -38,7 +39,7 @@ class EvaluationSet:
 
     paths: list[Path]
     truths: Sequence[Any]
-    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` of detection; masks at source
+    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` of detection, ``InstanceTruth``; masks at source
     size, each read when it is looked at."""
     annotated: list[BoxedImage] | list[None]
     """Detection: what the annotations say of each image, its size among it."""
@@ -99,6 +100,8 @@ def read_evaluation_set(
         return _read_labelled(root, class_names, split)
     if task == "detection":
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations)
+    if task == "instance_segmentation":
+        return _read_instances(root, class_names, split, annotations, images, bad_annotations)
     if task == "semantic_segmentation":
         return _read_masked(
             root, class_names, split, annotations, images, format, bad_annotations, ignore_index, class_mapping
@@ -179,6 +182,29 @@ def _read_boxed(
     )
     index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
     truths = [ground_truth(image) for image in dataset.images]
+    mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
+    return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
+
+
+def _read_instances(
+    root: Path,
+    class_names: Sequence[str],
+    split: str,
+    annotations: str | Path | None,
+    images: str | Path | None,
+    bad_annotations: str,
+) -> EvaluationSet:
+    dataset = read_boxed(
+        root,
+        split,
+        format="coco",
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        bad_annotations=bad_annotations,
+        masks=True,
+    )
+    index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
+    truths = [instance_truth(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
     return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
 
