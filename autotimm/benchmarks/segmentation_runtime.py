@@ -1,7 +1,7 @@
 """What masks cost beyond the engine: ``python -m autotimm.benchmarks.segmentation_runtime``.
 
-Measures ``predict()`` of exported segmentation models with random weights over the bare run of their graphs, in turns, on
-one decoded photo. Needs the extra ``export``.
+Measures ``predict()`` of exported segmentation models with random weights over the bare run of their graphs, in turns,
+on one decoded photo. Needs the extra ``export``.
 """
 
 from __future__ import annotations
