@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from autotimm.data import (
         DetectionDataModule,
         ImageDataModule,
+        InstanceSegmentationDataModule,
         MultiLabelImageDataModule,
         SegmentationDataModule,
         YOLOXAugmentation,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from autotimm.models import (
         BackboneConfig,
         ImageClassifier,
+        InstanceSegmentor,
         ObjectDetector,
         SemanticSegmentor,
         YOLOXDetector,
@@ -44,6 +46,8 @@ _HOMES = {
     "DetectionDataModule": "autotimm.data",
     "ImageClassifier": "autotimm.models",
     "ImageDataModule": "autotimm.data",
+    "InstanceSegmentationDataModule": "autotimm.data",
+    "InstanceSegmentor": "autotimm.models",
     "LoggerConfig": "autotimm.training",
     "MetricConfig": "autotimm.metrics",
     "MultiLabelImageDataModule": "autotimm.data",
@@ -72,6 +76,8 @@ __all__ = [
     "DetectionDataModule",
     "ImageClassifier",
     "ImageDataModule",
+    "InstanceSegmentationDataModule",
+    "InstanceSegmentor",
     "LoggerConfig",
     "MetricConfig",
     "MultiLabelImageDataModule",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from autotimm.export.candidates import CandidateComparison, candidates_of
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
 from autotimm.export.logits import LogitsComparison, logits_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
+from autotimm.runtime.images import ImageSource
 from autotimm.runtime.manifest import Manifest, Verification
 from autotimm.runtime.pictures import Pictures
 from autotimm.runtime.predictor import Predictor
@@ -67,7 +69,7 @@ def verify_artifact(
         for ours, theirs in zip(answers, expected, strict=True):
             _compare(differences, theirs, ours, predictor.manifest, tolerance)
     prepared = [
-        reference.prepare(image)[0]
+        reference.prepare(cast("ImageSource", image))[0]
         for image, answer in zip(pictures.images, expected, strict=True)
         if not isinstance(answer, ImageError)
     ]

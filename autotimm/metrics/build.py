@@ -10,6 +10,7 @@ import torch
 from autotimm.metrics.classification import ClassificationMetric
 from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
+from autotimm.metrics.instances import InstanceMetric
 from autotimm.metrics.multi_label import MultiLabelMetric
 from autotimm.metrics.segmentation import SegmentationMetric
 from autotimm.runtime.errors import ConfigError
@@ -66,6 +67,8 @@ def build_metric(
         return ClassificationMetric(num_classes, class_names=class_names, extra=further)
     if task == "detection":
         return DetectionMetric(num_classes, class_names=class_names, extra=further)
+    if task == "instance_segmentation":
+        return InstanceMetric(num_classes, class_names=class_names, extra=further)
     if task == "semantic_segmentation":
         return SegmentationMetric(num_classes, ignore_index=ignore_index, class_names=class_names, extra=further)
     raise ConfigError(f"evaluation of {task} is not there yet")

@@ -3,6 +3,7 @@
 from autotimm.models.backbones import BackboneConfig, list_backbones
 from autotimm.models.checkpoint import MODEL_CLASSES, load_checkpoint
 from autotimm.models.classifier import ImageClassifier
+from autotimm.models.instance_segmentor import InstanceSegmentor
 from autotimm.models.object_detector import ObjectDetector
 from autotimm.models.parameters import count_parameters
 from autotimm.models.seeding import seed_everything
@@ -15,6 +16,7 @@ __all__ = [
     "MODEL_CLASSES",
     "BackboneConfig",
     "ImageClassifier",
+    "InstanceSegmentor",
     "ObjectDetector",
     "SemanticSegmentor",
     "TaskModel",

@@ -122,15 +122,23 @@ class DetectionModel(TaskModel):
 
     def infer(self, images: Tensor) -> dict[str, Tensor]:
         """The artifact's outputs, with torchvision's NMS in place of the graph's."""
-        boxes, scores, labels = self.decode(self.network(self.normalize(images)), (images.shape[1], images.shape[2]))
-        limit = self.max_detections_per_image
+        return self.detections(self.network(self.normalize(images)), (images.shape[1], images.shape[2]))
+
+    def detections(self, dense: DenseOutputs, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Thresholds and NMS, on what the network has answered to an input of this height and width.
+
+        Returns:
+            ``num_detections``, ``boxes``, ``scores`` and ``labels`` of the artifact, on the host.
+        """
+        boxes, scores, labels = self.decode(dense, size)
+        count, limit = len(boxes), self.max_detections_per_image
         outputs = {
-            "num_detections": torch.zeros(len(images), 1, dtype=torch.int32),
-            "boxes": torch.zeros(len(images), limit, 4),
-            "scores": torch.zeros(len(images), limit),
-            "labels": torch.full((len(images), limit), -1, dtype=torch.int32),
+            "num_detections": torch.zeros(count, 1, dtype=torch.int32),
+            "boxes": torch.zeros(count, limit, 4),
+            "scores": torch.zeros(count, limit),
+            "labels": torch.full((count, limit), -1, dtype=torch.int32),
         }
-        for index in range(len(images)):
+        for index in range(count):
             found = torch.nonzero(scores[index] >= self.score_thresh)[:, 0]
             rivals = torch.zeros_like(found) if self.class_agnostic_nms else labels[index, found]
             kept = batched_nms(boxes[index, found], scores[index, found], rivals, self.nms_thresh)

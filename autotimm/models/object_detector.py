@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from autotimm.data.batch import DetectionBatch
-from autotimm.dense import anchor_points, centered_scores, decode_fcos
+from autotimm.data.batch import DetectionBatch, InstanceBatch
+from autotimm.dense import DenseOutputs, anchor_points, centered_scores, decode_fcos
 from autotimm.losses.fcos import FCOSLoss, check_ranges, default_ranges
 from autotimm.losses.yolox import YOLOXLoss
 from autotimm.metrics import MetricConfig
@@ -131,6 +131,7 @@ class ObjectDetector(FreezableModel, DetectionModel):
                 fpn_channels,
                 head_num_convs,
             )
+            network = self.extended(network, fpn_channels, num_classes)
         preprocess = preprocess_of(network.backbone.body)
         super().__init__(
             num_classes=num_classes,
@@ -179,6 +180,17 @@ class ObjectDetector(FreezableModel, DetectionModel):
             self.loss = YOLOXLoss(num_classes, YOLOX_IOU_WEIGHT)
         self.set_up_backbone(frozen=freeze_backbone, unfreeze_epoch=unfreeze_epoch, lr_scale=backbone_lr_scale)
 
+    @staticmethod
+    def extended(network: PyramidDetector, channels: int, num_classes: int) -> PyramidDetector:
+        """The network with what a further task adds to it; called before the model itself is set up.
+
+        Args:
+            network: with the head of the boxes.
+            channels: of the pyramid.
+            num_classes: object classes.
+        """
+        return network
+
     def new_parts(self) -> tuple[nn.Module, ...]:
         """Pyramid and head."""
         network = self.network
@@ -225,9 +237,12 @@ class ObjectDetector(FreezableModel, DetectionModel):
 
     def losses(self, batch: DetectionBatch, batch_index: int) -> dict[str, Tensor]:
         """The loss and its terms."""
+        return self.box_losses(self.training_network(self.normalize(batch.images)), batch)
+
+    def box_losses(self, outputs: DenseOutputs, batch: DetectionBatch | InstanceBatch) -> dict[str, Tensor]:
+        """The loss of classes and boxes, and its terms, from what the network has answered."""
         height, width = batch.images.shape[1:3]
         points, strides = anchor_points(height, width, self.strides, self.device)
-        outputs = self.training_network(self.normalize(batch.images))
         if isinstance(self.loss, FCOSLoss):
             return self.loss(outputs, points, strides, batch.boxes, batch.labels)
         losses = self.loss(outputs, points, strides, batch.boxes, batch.labels, use_l1=False)

@@ -19,6 +19,7 @@ from autotimm.training.summary import TrainingSummary
 
 _MODELS = {
     "ImageClassifier": "autotimm.models.classifier",
+    "InstanceSegmentor": "autotimm.models.instance_segmentor",
     "ObjectDetector": "autotimm.models.object_detector",
     "SemanticSegmentor": "autotimm.models.semantic.segmentor",
     "YOLOXDetector": "autotimm.models.yolox.detector",
@@ -26,6 +27,7 @@ _MODELS = {
 _DATA = {
     "DetectionDataModule": "autotimm.data.detection",
     "ImageDataModule": "autotimm.data.classification",
+    "InstanceSegmentationDataModule": "autotimm.data.instances",
     "MultiLabelImageDataModule": "autotimm.data.multi_label",
     "SegmentationDataModule": "autotimm.data.segmentation",
 }

@@ -52,6 +52,7 @@ def test_whole_masks_and_areas() -> None:
     assert (instances(0).masks.shape, instances(0).areas.dtype, instances(0).rle()) == ((0, 40, 30), np.int64, [])
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of pycocotools' own arrays
 def test_instances_as_json() -> None:
     data = json.loads(json.dumps(instances().to_dict()))
     assert (data["width"], data["height"], data["task"]) == (30, 40, "instance_segmentation")
