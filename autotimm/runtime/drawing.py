@@ -54,7 +54,7 @@ def draw_boxes(
         image: the picture, of any mode and size.
         boxes: ``[n, 4]`` xyxy in its pixels.
         labels: ``[n]`` class indices, which choose the colours.
-        captions: ``[n]`` texts.
+        captions: ``[n]`` texts; an empty one is not drawn.
         thickness: pixels of the lines; by the size of the picture where absent.
     """
     canvas, pen = _canvas(image)
@@ -65,13 +65,19 @@ def draw_boxes(
     # All captions after all boxes, so that no line runs through a text; the best are placed first and drawn last.
     placed: list[tuple[_Plate, Corner, Color]] = []
     for box, label, caption in items:
-        plate = _Plate.fitting(caption, canvas.size)
+        plate = _Plate.fitting(caption, canvas.size) if caption else None
         if plate is not None:
             corner = _free_corner(plate, _pixels(box, canvas.size), [(other, at) for other, at, _ in placed])
             placed.append((plate, corner, color_of(int(label))))
     for plate, corner, color in reversed(placed):
         plate.draw(pen, corner, color)
     return canvas
+
+
+def captions_cover(captions: Sequence[str], size: tuple[int, int]) -> float:
+    """The share of a picture of this ``(width, height)`` that captions take, were they to lie beside each other."""
+    plates = [_Plate.fitting(caption, size) for caption in captions]
+    return sum(plate.width * plate.height for plate in plates if plate) / (size[0] * size[1])
 
 
 def draw_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
@@ -116,7 +122,10 @@ def draw_legend(
 def _legend_plates(lines: Sequence[str], size: tuple[int, int]) -> list[_Plate]:
     """In the largest letters in which all lines fit, else as many as fit in the smallest; all of one width."""
     for letters in range(_letters_for(size), _SMALLEST_LETTERS - 1, -1):
-        for shown in range(len(lines), 0, -1) if letters == _SMALLEST_LETTERS else (len(lines),):
+        most = min(len(lines), size[1] // _plate_height(letters))
+        for shown in range(most, 0, -1) if letters == _SMALLEST_LETTERS else (len(lines),):
+            if shown > most:
+                break
             hidden = len(lines) - shown
             texts = [*lines[:shown], *([f"and {hidden} more"] if hidden else [])]
             plates = [_Plate.of(text, letters, size) for text in texts]
@@ -217,7 +226,11 @@ def _letters_for(size: tuple[int, int]) -> int:
 def _extent(text: str, font: FreeTypeFont | ImageFont, letters: int) -> tuple[int, int]:
     """Width and height of a text and its margins: the same height for every text of one size."""
     left, _, right, _ = font.getbbox(text)
-    return round(right - left + 0.5 * letters), round(1.35 * letters)
+    return round(right - left + 0.5 * letters), _plate_height(letters)
+
+
+def _plate_height(letters: int) -> int:
+    return round(1.35 * letters)
 
 
 @lru_cache(maxsize=16)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from autotimm.runtime.drawing import Color, color_of, draw_boxes, draw_legend
+from autotimm.runtime.drawing import Color, captions_cover, color_of, draw_boxes, draw_legend
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.images import load_image
 from autotimm.runtime.mask_regions import MaskRegion
 
 _UNTINTED = (64, 64, 64)
 """The background's colour in the legend; the picture shows it as it is."""
+
+_MOST_COVERED = 0.15
+"""The largest share of a picture that captions may take."""
 
 
 def class_colors(class_names: Sequence[str], palette: Sequence[Color] | None) -> list[Color]:
@@ -68,16 +72,20 @@ def draw_instances(
     boxes: NDArray[np.float32],
     labels: NDArray[np.int32],
     captions: Sequence[str],
+    class_names: Sequence[str],
     regions: Sequence[MaskRegion],
     size: tuple[int, int],
 ) -> Image.Image:
     """A copy of a picture, in RGB, with outlined translucent masks, boxes and captions; the first lie on top.
+
+    Where the captions of many small objects would hide them, a legend counts the objects of each class instead.
 
     Args:
         image: the picture, of any mode, of the size of the masks.
         boxes: ``[n, 4]`` xyxy in its pixels.
         labels: ``[n]`` class indices, which choose the colours.
         captions: ``[n]`` texts.
+        class_names: one a class.
         regions: ``n`` masks.
         size: ``(height, width)`` of the image that the masks are of.
 
@@ -92,7 +100,17 @@ def draw_instances(
         part = pixels[region.top : region.top + height, region.left : region.left + columns]
         part[region.pixels] = part[region.pixels] // 2 + color // 2
         part[region.pixels & _borders(np.pad(region.pixels, width), width)[width:-width, width:-width]] = color
-    return draw_boxes(Image.fromarray(pixels), boxes, labels, captions, thickness=max(1, width // 2))
+    thin = max(1, width // 2)
+    picture = Image.fromarray(pixels)
+    if captions_cover(captions, picture.size) <= _MOST_COVERED:
+        return draw_boxes(picture, boxes, labels, captions, thickness=thin)
+    picture = draw_boxes(picture, boxes, labels, [""] * len(captions), thickness=thin)
+    counts = Counter(labels.tolist()).most_common()
+    busy = np.zeros(size, bool)
+    for region in regions:
+        region.paint(busy, value=True)
+    lines = [f"{class_names[label]}: {count}" for label, count in counts]
+    return draw_legend(picture, lines, [color_of(label) for label, _ in counts], busy)
 
 
 def _is_background(label: int, name: str) -> bool:

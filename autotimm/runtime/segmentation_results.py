@@ -156,7 +156,7 @@ class Instances:
     def draw(self, image: Image.Image) -> Image.Image:
         """A copy of ``image`` with masks, boxes, class names and scores drawn on it."""
         captions = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores, strict=True)]
-        return draw_instances(image, self.boxes, self.labels, captions, self.regions, self.image_size)
+        return draw_instances(image, self.boxes, self.labels, captions, self.class_names, self.regions, self.image_size)
 
 
 def _extent(mask: NDArray[np.bool_]) -> list[int]:

@@ -67,7 +67,8 @@ def align_regions(levels: Sequence[Tensor], strides: Sequence[int], boxes: Seque
 def align_regions_portably(levels: Sequence[Tensor], strides: Sequence[int], boxes: Tensor, bins: int) -> Tensor:
     """The same for a fixed number of boxes an image, with no operator that depends on the data.
 
-    The levels are laid below one another in one map, so that every box is sampled once, whatever its level.
+    The levels are laid below one another in one map, so that every box is sampled once, whatever its level. GridSample
+    wants coordinates in -1..1, which float32 holds to some 1e-5 cells of that map.
 
     Args:
         levels: per stride ``[N, C, H / stride, W / stride]``.
