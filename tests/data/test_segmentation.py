@@ -1,4 +1,6 @@
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,17 +45,19 @@ def test_image_and_mask_are_moved_together() -> None:
     mask[10:40, 20:50], mask[30:55, 55:78] = 1, 2
     image = np.repeat((mask * 100 + 20)[..., None], 3, axis=2)
     preprocess = Preprocess((64, 64), fit="letterbox", pad_value=255, interpolation="nearest")
-    seen = set()
+    seen, padded = set(), 0
     for seed in range(12):
         frame, moved = augment_masked(image, mask, preprocess, "light", IGNORED, seed)
         expected = np.array([20, 120, 220, 255])[np.where(moved == IGNORED, 3, moved)]
         assert np.mean(frame[..., 0] == expected) > 0.98
         seen.add(moved.tobytes())
         frame, moved = augment_masked(image, mask, preprocess, "default", IGNORED, seed)
-        for label in (0, 1, 2):  # colours change by a factor, so each class keeps one level
+        for label in (0, 1, 2):  # colours change by a factor, so each class keeps one level, but at its edge
             levels = frame[..., 0][moved == label].astype(int)
-            assert levels.size == 0 or np.mean(np.abs(levels - np.median(levels)) <= 2) > 0.9
-        assert (frame[moved == IGNORED] == 255).all(axis=-1).mean() > 0.9 if (moved == IGNORED).any() else True
+            assert levels.size == 0 or np.mean(np.abs(levels - np.median(levels)) <= 2) > 0.75
+        assert (frame[moved == IGNORED] == 255).all()
+        padded += int((moved == IGNORED).any())
+    assert padded > 6
     assert len(seen) == 2  # as it is, and mirrored
 
 
@@ -85,8 +89,6 @@ def test_batches_of_training_and_evaluation(squares: Path) -> None:
 
 
 def test_a_mask_that_changes_after_it_was_looked_at(squares: Path, tmp_path: Path) -> None:
-    import shutil
-
     root = shutil.copytree(squares, tmp_path / "copy")
     data = SegmentationDataModule(root, image_size=64, batch_size=3, num_workers=0)
     data.use_preprocess(Preprocess((64, 64)))
@@ -101,8 +103,6 @@ def test_a_mask_that_changes_after_it_was_looked_at(squares: Path, tmp_path: Pat
 
 
 def test_splits_of_other_classes_are_refused(squares: Path) -> None:
-    from types import SimpleNamespace
-
     data = SegmentationDataModule(squares, 64, num_workers=0)
     data.__dict__["_train"] = SimpleNamespace(classes=SimpleNamespace(class_names=("sky",)))
     with pytest.raises(DataError, match=r"the classes of training are \['sky'\]"):

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ def test_windows_cover_every_pixel_once(length: int, overlap: float) -> None:
         assert start <= from_pixel < to_pixel <= start + 64
         assert 0 <= start <= max(0, length - 64)
     starts = [start for start, _, _ in found]
-    assert all(later - earlier <= 64 * (1 - overlap) + 1 for earlier, later in zip(starts, starts[1:], strict=False))
-    for (first, _, edge), (second, _, _) in zip(found, found[1:], strict=False):
+    assert all(later - earlier <= 64 * (1 - overlap) + 1 for earlier, later in pairwise(starts))
+    for (first, _, edge), (second, _, _) in pairwise(found):
         assert abs((first + 32 - edge) + (second + 32 - edge)) <= 1  # as far from the one centre as from the other
 
 

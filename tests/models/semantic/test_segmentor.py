@@ -14,7 +14,7 @@ from autotimm.data import SegmentationDataModule
 from autotimm.data.batch import SegmentationBatch
 from autotimm.evaluation import evaluate
 from autotimm.export import export_to_onnx, verify
-from autotimm.models import BackboneConfig, SemanticSegmentor, load_checkpoint
+from autotimm.models import SemanticSegmentor, load_checkpoint
 from autotimm.runtime import read_manifest
 from autotimm.runtime.errors import ConfigError, DataError, VerificationError
 from autotimm.runtime.pictures import generate
