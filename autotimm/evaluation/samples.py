@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from autotimm.data.batch import GroundTruth
 from autotimm.data.box_formats import check_box_format, read_boxed
 from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import ground_truth
@@ -39,10 +37,10 @@ class EvaluationSet:
 
     paths: list[Path]
     truths: Sequence[Any]
-    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` of detection, ``InstanceTruth``; masks at source
-    size, each read when it is looked at."""
+    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` of detection,
+    ``InstanceTruth`` of instances; masks at source size, each read when it is looked at."""
     annotated: list[BoxedImage] | list[None]
-    """Detection: what the annotations say of each image, its size among it."""
+    """Detection and instances: what the annotations say of each image, its size among it."""
 
     def __len__(self) -> int:
         return len(self.paths)
