@@ -41,7 +41,7 @@ class EvaluationSet:
     """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` or ``InstanceTruth`` of
     objects; masks at source size."""
     annotated: list[BoxedImage] | list[None]
-    """Detection: what the annotations say of each image, its size among it."""
+    """Detection and instances: what the annotations say of each image, its size among it."""
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from autotimm.runtime.mask_drawing import draw_classes, draw_instances
+from autotimm.runtime.mask_drawing import class_colors, draw_classes, draw_instances
 from autotimm.runtime.mask_regions import MaskRegion
 from autotimm.runtime.result_formats import as_dict, coco_rows, named, supervision_package
 
@@ -54,6 +54,14 @@ class SemanticMask:
             for label in self.present
         ]
         return as_dict(self, predictions)
+
+    def to_image(self) -> Image.Image:
+        """The class indices as a paletted picture, as mask files have them; above 256 classes 16-bit grey."""
+        if self.mask.dtype != np.uint8:
+            return Image.fromarray(self.mask.astype(np.uint16))
+        picture = Image.fromarray(self.mask)
+        picture.putpalette(np.array(class_colors(self.class_names, self.palette), np.uint8).tobytes())
+        return picture
 
     def to_supervision(self) -> supervision.Detections:
         """As ``supervision.Detections``: one mask for each class that the image has (needs the package supervision)."""
