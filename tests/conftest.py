@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from autotimm.models import YOLOXDetector
-    from autotimm.runtime import Manifest, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -147,76 +146,55 @@ def classifier_artifact(trained_checkpoint: Path, tmp_path_factory: pytest.TempP
     return path
 
 
-def _known_answers(nodes: list[Any], constants: dict[str, np.ndarray], manifest: Manifest, path: Path) -> Path:
-    """An artifact made of a few operators, for one image at a time."""
-    import onnx
-    from onnx import helper, numpy_helper
+SQUARES = ("noise", "light", "dark")
 
-    def value(spec: TensorSpec) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(
-            spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), spec.shape
-        )
 
-    tables = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    inputs, outputs = ([value(spec) for spec in specs] for specs in (manifest.inputs, manifest.outputs))
-    graph = helper.make_graph(nodes, "known answers", inputs, outputs, tables)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    helper.set_model_props(model, {"autotimm": manifest.to_json()})
-    onnx.save(model, path)
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images to train on and four of another size to validate on, PNG masks with a strip that is not labelled."""
+    root = tmp_path_factory.mktemp("squares")
+    (root / "classes.txt").write_text("\n".join(SQUARES))
+    random = np.random.default_rng(0)
+    for split, count, (height, width) in (("train", 6, (40, 56)), ("val", 4, (50, 90))):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(count):
+            pixels = random.integers(90, 160, (height, width, 3), dtype=np.uint8)
+            mask = np.zeros((height, width), np.uint8)
+            for label, level in ((1, 235), (2, 15)):
+                y, x = int(random.integers(0, height - 20)), int(random.integers(0, width - 20))
+                pixels[y : y + 20, x : x + 20], mask[y : y + 20, x : x + 20] = level, label
+            mask[-2:] = 255
+            Image.fromarray(pixels).save(root / split / "images" / f"{index}.png")
+            Image.fromarray(mask).save(root / split / "masks" / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def segmentor_checkpoint(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best checkpoint of a short training on the squares, at 64 x 96: it finds most of them."""
+    from autotimm.data import SegmentationDataModule
+    from autotimm.models import SemanticSegmentor
+    from autotimm.training import AutoTrainer
+
+    trainer = AutoTrainer(
+        max_epochs=8,
+        default_root_dir=tmp_path_factory.mktemp("runs"),
+        accelerator="cpu",
+        enable_progress_bar=False,
+        seed=0,
+    )
+    model = SemanticSegmentor("test_resnet", 3, pretrained=False, lr=5e-3, head_channels=16, scheduler=None, seed=0)
+    data = SegmentationDataModule(squares, image_size=(64, 96), batch_size=3, num_workers=0, augmentation="light")
+    trainer.fit(model, datamodule=data)
+    return trainer.best_checkpoint
+
+
+@pytest.fixture(scope="session")
+def segmentor_artifact(segmentor_checkpoint: Path) -> Path:
+    """The trained segmentor for any number of images at a time, verified; not to be changed."""
+    from autotimm.export import export_to_onnx
+
+    path = segmentor_checkpoint.with_name("squares.onnx")
+    export_to_onnx(segmentor_checkpoint, path, batch="dynamic")
     return path
-
-
-@pytest.fixture(scope="session")
-def classes_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Semantic segmentation by the red channel: ``light`` from 128 on, else ``background``; 32 x 48, stretched."""
-    from onnx import helper
-
-    from autotimm.runtime import Manifest, Preprocess, TensorSpec
-
-    manifest = Manifest(
-        task="semantic_segmentation",
-        architecture="red",
-        class_names=("background", "light"),
-        preprocess=Preprocess((32, 48)),
-        inputs=(TensorSpec("images", "uint8", (1, 32, 48, 3)),),
-        outputs=(TensorSpec("mask", "uint8", (1, 32, 48)),),
-        palette=((1, 2, 3), (250, 128, 0)),
-    )
-    nodes = [
-        helper.make_node("Gather", ["images", "red"], ["channel"], axis=3),
-        helper.make_node("Div", ["channel", "half"], ["mask"]),
-    ]
-    constants = {"red": np.array(0, np.int64), "half": np.array(128, np.uint8)}
-    return _known_answers(nodes, constants, manifest, tmp_path_factory.mktemp("classes") / "red.onnx")
-
-
-@pytest.fixture(scope="session")
-def objects_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Instance segmentation that finds two on anything: 16 x 16 in the middle of 32 x 48, of which the left half is a
-    dog; and all of the image, a cat.
-    """
-    from onnx import helper
-
-    from autotimm.runtime import Manifest, Preprocess, TensorSpec
-
-    masks = np.zeros((1, 3, 4, 4), np.float32)
-    masks[:, 0, :, :2] = masks[:, 1] = 0.9
-    answers = {
-        "num_detections": np.array([[2]], np.int32),
-        "boxes": np.array([[[16, 8, 32, 24], [0, 0, 48, 32], [0, 0, 0, 0]]], np.float32),
-        "scores": np.array([[0.9, 0.2, 0]], np.float32),
-        "labels": np.array([[1, 0, -1]], np.int32),
-        "masks": masks,
-    }
-    manifest = Manifest(
-        task="instance_segmentation",
-        architecture="two",
-        class_names=("cat", "dog"),
-        preprocess=Preprocess((32, 48), fit="letterbox", align="top_left"),
-        inputs=(TensorSpec("images", "uint8", (1, 32, 48, 3)),),
-        outputs=tuple(TensorSpec(name, str(value.dtype), value.shape) for name, value in answers.items()),
-        thresholds={"score": 0.1, "mask": 0.5},
-    )
-    nodes = [helper.make_node("Identity", [f"{name}_known"], [name]) for name in answers]
-    constants = {f"{name}_known": value for name, value in answers.items()}
-    return _known_answers(nodes, constants, manifest, tmp_path_factory.mktemp("objects") / "two.onnx")

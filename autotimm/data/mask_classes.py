@@ -14,7 +14,7 @@ from autotimm.runtime.errors import ConfigError
 Color = tuple[int, int, int]
 """RGB, 0..255."""
 Mask = NDArray[np.integer]
-"""``[h, w]`` class indices, and the ignore index where nothing is known: uint8, or int32 where that does not hold them."""
+"""``[h, w]`` class indices, and the ignore index where nothing is known: uint8, or int32 where they do not fit."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class MaskClasses:
         return np.uint8 if 0 <= self.ignore_index <= 255 and len(self.class_names) <= 256 else np.int32
 
     def table(self) -> NDArray[np.int64]:
-        """The class index, or the ignore index, of each number; -1 where it stands for nothing (an ignore index of -1
-        is told apart by :meth:`known`).
-        """
+        """The class index, or the ignore index, of each number; see :meth:`known`."""
         pairs = self._pairs()
         found = np.full(max(256, *(number + 1 for number in pairs)), -1, dtype=np.int64)
         for number, index in pairs.items():
@@ -149,7 +147,7 @@ _CITYSCAPES: dict[str, tuple[int, Color]] = {
     "motorcycle": (32, (0, 0, 230)),
     "bicycle": (33, (119, 11, 32)),
 }
-"""The 19 classes of the Cityscapes benchmark with their numbers in ``labelIds`` files (cityscapesScripts, labels.py)."""
+"""The 19 classes of the benchmark with their numbers in ``labelIds`` files (cityscapesScripts, labels.py)."""
 _CITYSCAPES_IDS = 34
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from autotimm.data.bad_annotations import BadAnnotations
 from autotimm.data.mask_classes import Mask, MaskClasses
 from autotimm.data.mask_files import MaskError, read_mask
+from autotimm.runtime import rle
 from autotimm.runtime.errors import ImageError
 from autotimm.runtime.images import image_size
 
@@ -31,12 +32,10 @@ class PaintedMask:
 
     def paint(self, classes: MaskClasses) -> Mask:
         """``[h, w]``; 0, the background, where no object is."""
-        from pycocotools import mask as coco_masks
-
         painted = np.zeros(self.size, dtype=classes.dtype)
-        areas = [int(coco_masks.area(one)) for one in self.objects]
+        areas = [int(rle.decompress(one["counts"])[1::2].sum()) for one in self.objects]
         for index in sorted(range(len(areas)), key=lambda index: -areas[index]):
-            painted[coco_masks.decode(self.objects[index]).astype(bool)] = self.labels[index]
+            painted[rle.decode(self.objects[index])] = self.labels[index]
         return painted
 
 

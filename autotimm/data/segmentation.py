@@ -1,4 +1,4 @@
-"""``SegmentationDataModule``: images with a class for every pixel, in whatever format, as batches of pixels and masks."""
+"""``SegmentationDataModule``: images with masks, in whatever format, as batches of pixels and classes."""
 
 from __future__ import annotations
 

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from autotimm.data.batch import GroundTruth
 from autotimm.data.box_formats import check_box_format, read_boxed
 from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import ground_truth
@@ -29,6 +27,7 @@ from autotimm.data.tables import (
     read_multi_labels,
     read_table,
 )
+from autotimm.evaluation.mask_truths import MaskTruths
 from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.runtime.manifest import Task
 
@@ -39,10 +38,10 @@ class EvaluationSet:
 
     paths: list[Path]
     truths: Sequence[Any]
-    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` of detection, ``InstanceTruth``; masks at source
-    size, each read when it is looked at."""
+    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` or ``InstanceTruth`` of
+    objects; masks at source size."""
     annotated: list[BoxedImage] | list[None]
-    """Detection: what the annotations say of each image, its size among it."""
+    """Detection and instances: what the annotations say of each image, its size among it."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -77,7 +76,8 @@ def read_evaluation_set(
             segmentation: the folder of the masks, VOC's list or COCO's file.
         multi_label: the model gives an image any number of classes.
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
-        format: detection: of the boxes, as ``DetectionDataModule`` takes it; semantic segmentation: of the masks.
+        format: detection: of the boxes, as ``DetectionDataModule`` takes it; semantic segmentation: of the masks, as
+            ``SegmentationDataModule`` does.
         bad_annotations: detection and segmentation: ``refuse`` or ``skip``.
         ignore_index: semantic segmentation: of pixels that are not labelled, in the masks.
         class_mapping: semantic segmentation: from numbers or colours in the masks to names of classes.
@@ -103,9 +103,20 @@ def read_evaluation_set(
     if task == "instance_segmentation":
         return _read_instances(root, class_names, split, annotations, images, bad_annotations)
     if task == "semantic_segmentation":
-        return _read_masked(
-            root, class_names, split, annotations, images, format, bad_annotations, ignore_index, class_mapping
+        masked = read_masked(
+            root,
+            split,
+            format=check_mask_format(format),
+            annotations=None if annotations is None else Path(annotations),
+            images=None if images is None else Path(images),
+            class_mapping=class_mapping,
+            ignore_index=ignore_index,
+            bad_annotations=bad_annotations,
+            usual_names=class_names,
         )
+        classes_of = _indices(masked.classes.class_names, class_names, masked.source)
+        paths = [image.path for image in masked.images]
+        return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
     raise ConfigError(f"evaluation of {task} is not there yet")
 
 
@@ -207,46 +218,6 @@ def _read_instances(
     truths = [instance_truth(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
     return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
-
-
-def _read_masked(
-    root: Path,
-    class_names: Sequence[str],
-    split: str,
-    annotations: str | Path | None,
-    images: str | Path | None,
-    format: str,  # noqa: A002
-    bad_annotations: str,
-    ignore_index: int,
-    class_mapping: Mapping[Any, Any] | None,
-) -> EvaluationSet:
-    dataset = read_masked(
-        root,
-        split,
-        format=check_mask_format(format),
-        annotations=None if annotations is None else Path(annotations),
-        images=None if images is None else Path(images),
-        class_mapping=class_mapping,
-        ignore_index=ignore_index,
-        bad_annotations=bad_annotations,
-        usual_names=class_names,
-    )
-    samples = MaskedSamples(dataset, _indices(dataset.classes.class_names, class_names, dataset.source))
-    paths = [image.path for image in dataset.images]
-    return EvaluationSet(paths, MaskTruths(samples), [None] * len(paths))
-
-
-class MaskTruths(Sequence[Any]):
-    """The masks alone."""
-
-    def __init__(self, samples: MaskedSamples) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.samples.truth(index)
 
 
 def _indices(theirs: Sequence[str], ours: Sequence[str], where: Path) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,6 @@ def spans(length: int, window: int, overlap: float) -> list[Span]:
     """
     steps = max(0, math.ceil((length - window) / max(1, math.floor(window * (1 - overlap)))))
     starts = [round(step * (length - window) / steps) for step in range(steps + 1)] if steps else [0]
-    middles = [(before + window + after) // 2 for before, after in zip(starts, starts[1:], strict=False)]
+    middles = [(before + window + after) // 2 for before, after in pairwise(starts)]
     edges = [0, *middles, length]
     return list(zip(starts, edges[:-1], edges[1:], strict=True))

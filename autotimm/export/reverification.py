@@ -59,7 +59,9 @@ def _against_artifact(artifact: Path, against: Path, manifest: Manifest, images:
             artifact,
             reference,
             pictures=choose_pictures(images, None),
-            compare_candidates=against_artifact(against) if manifest.task in ("detection", "instance_segmentation") else None,
+            compare_candidates=against_artifact(against)
+            if manifest.task in ("detection", "instance_segmentation")
+            else None,
             compare_logits=logits_against_artifact(against) if manifest.task == "semantic_segmentation" else None,
         )
 

@@ -61,7 +61,14 @@ class GatheredSum(Metric):
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__(compute_with_cache=False)
-        self.add_state("total", default=torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self._nothing = torch.zeros(shape, dtype=torch.int64)
+        self.add_state("total", default=self._nothing, dist_reduce_fx="sum")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        super().reset()
+        self.update(self._nothing)  # so that a process that sees nothing has counts to send
 
     def update(self, counts: Tensor) -> None:
         """Add some."""

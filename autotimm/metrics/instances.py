@@ -213,8 +213,9 @@ def _as_coco(images: list[_Image], num_classes: int, kind: Literal["segm", "bbox
 
 def _as_rows(objects: _Objects, counts: Sequence[str]) -> Tensor:
     """All that is known of each object of an image but the counts of its mask, whose length comes last."""
-    columns = [value.float().reshape(len(value), -1) for value in objects.values()]
-    return torch.cat([*columns, torch.tensor([len(one) for one in counts]).float().reshape(-1, 1)], dim=1)
+    lengths = torch.tensor([len(one) for one in counts], dtype=torch.float32)
+    columns = [value.float() if value.ndim == 2 else value.float()[:, None] for value in (*objects.values(), lengths)]
+    return torch.cat(columns, dim=1)
 
 
 def _as_bytes(counts: Sequence[str]) -> Tensor:
