@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from autotimm.runtime import Instances, SemanticMask, load, load_image, read_manifest
+from autotimm.runtime import Instances, SemanticMask, load, load_image, read_manifest, rle
 
 Run = Callable[..., Any]
 
@@ -91,3 +93,22 @@ def test_streams(classes_artifact: Path, objects_artifact: Path, photo: Path) ->
         assert isinstance(missing, Exception)
         assert (first.image_size, second.image_size) == ((64, 96), (20, 400))
     assert read_manifest(classes_artifact).palette == ((1, 2, 3), (250, 128, 0))
+
+
+def test_python_of_the_results_page_runs(
+    classes_artifact: Path, objects_artifact: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    shutil.copy(classes_artifact, tmp_path / "pets.onnx")
+    shutil.copy(objects_artifact, tmp_path / "nuclei.onnx")
+    Image.open(photo).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for code, kind in ((first, SemanticMask), (second, Instances)):
+        names: dict[str, Any] = {}
+        exec(compile(code, "docs/results.md", "exec"), names)
+        assert isinstance(names["result"], kind)
+    assert (tmp_path / "mask.png").is_file()
+    for example in re.findall(r"```json\n(.*?)```", page, re.DOTALL):
+        for prediction in json.loads(example)[0]["predictions"]:
+            assert "mask" not in prediction or rle.decode(prediction["mask"]).any()
