@@ -48,7 +48,7 @@ DETECTOR_HEADER = tuple("largest difference of a box, px" if name.startswith("la
 
 
 def write_boxed_images(root: Path, images: int) -> Path:
-    """COCO data of two splits: a rectangle, light or dark, on noise in each image.
+    """COCO data of two splits: a rectangle, light or dark, on noise in each image; its mask is the rectangle.
 
     Args:
         root: an existing folder.
@@ -71,7 +71,13 @@ def write_boxed_images(root: Path, images: int) -> Path:
             pixels[y : y + box_height, x : x + box_width] = 20 if index % 2 else 230
             Image.fromarray(pixels).save(root / "images" / split / f"{index}.png")
             content["images"].append({"id": index, "file_name": f"{index}.png", "width": width, "height": height})
-            box = {"image_id": index, "category_id": 1 + index % 2, "bbox": [x, y, box_width, box_height]}
+            right, bottom = x + box_width, y + box_height
+            box = {
+                "image_id": index,
+                "category_id": 1 + index % 2,
+                "bbox": [x, y, box_width, box_height],
+                "segmentation": [[x, y, right, y, right, bottom, x, bottom]],
+            }
             content["annotations"].append(box)
         (root / "annotations" / f"{split}.json").write_text(json.dumps(content), encoding="utf-8")
     return root
