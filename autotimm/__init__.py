@@ -13,14 +13,23 @@ from autotimm.version import __version__
 
 if TYPE_CHECKING:
     from autotimm import benchmarks, evaluation, export, runtime
-    from autotimm.data import DetectionDataModule, ImageDataModule, MultiLabelImageDataModule, YOLOXAugmentation
+    from autotimm.data import (
+        DetectionDataModule,
+        ImageDataModule,
+        InstanceSegmentationDataModule,
+        MultiLabelImageDataModule,
+        SegmentationDataModule,
+        YOLOXAugmentation,
+    )
     from autotimm.evaluation import evaluate
     from autotimm.export import export_to_onnx, verify
     from autotimm.metrics import MetricConfig
     from autotimm.models import (
         BackboneConfig,
         ImageClassifier,
+        InstanceSegmentor,
         ObjectDetector,
+        SemanticSegmentor,
         YOLOXDetector,
         count_parameters,
         list_backbones,
@@ -37,10 +46,14 @@ _HOMES = {
     "DetectionDataModule": "autotimm.data",
     "ImageClassifier": "autotimm.models",
     "ImageDataModule": "autotimm.data",
+    "InstanceSegmentationDataModule": "autotimm.data",
+    "InstanceSegmentor": "autotimm.models",
     "LoggerConfig": "autotimm.training",
     "MetricConfig": "autotimm.metrics",
     "MultiLabelImageDataModule": "autotimm.data",
     "ObjectDetector": "autotimm.models",
+    "SegmentationDataModule": "autotimm.data",
+    "SemanticSegmentor": "autotimm.models",
     "TunerConfig": "autotimm.training",
     "YOLOXAugmentation": "autotimm.data",
     "YOLOXDetector": "autotimm.models",
@@ -63,10 +76,14 @@ __all__ = [
     "DetectionDataModule",
     "ImageClassifier",
     "ImageDataModule",
+    "InstanceSegmentationDataModule",
+    "InstanceSegmentor",
     "LoggerConfig",
     "MetricConfig",
     "MultiLabelImageDataModule",
     "ObjectDetector",
+    "SegmentationDataModule",
+    "SemanticSegmentor",
     "TunerConfig",
     "YOLOXAugmentation",
     "YOLOXDetector",

@@ -144,3 +144,57 @@ def classifier_artifact(trained_checkpoint: Path, tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("classifier") / "colors.onnx"
     export_to_onnx(trained_checkpoint, path)
     return path
+
+
+SQUARES = ("noise", "light", "dark")
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images to train on and four of another size to validate on, PNG masks with a strip that is not labelled."""
+    root = tmp_path_factory.mktemp("squares")
+    (root / "classes.txt").write_text("\n".join(SQUARES))
+    random = np.random.default_rng(0)
+    for split, count, (height, width) in (("train", 6, (40, 56)), ("val", 4, (50, 90))):
+        for kind in ("images", "masks"):
+            (root / split / kind).mkdir(parents=True)
+        for index in range(count):
+            pixels = random.integers(90, 160, (height, width, 3), dtype=np.uint8)
+            mask = np.zeros((height, width), np.uint8)
+            for label, level in ((1, 235), (2, 15)):
+                y, x = int(random.integers(0, height - 20)), int(random.integers(0, width - 20))
+                pixels[y : y + 20, x : x + 20], mask[y : y + 20, x : x + 20] = level, label
+            mask[-2:] = 255
+            Image.fromarray(pixels).save(root / split / "images" / f"{index}.png")
+            Image.fromarray(mask).save(root / split / "masks" / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def segmentor_checkpoint(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best checkpoint of a short training on the squares, at 64 x 96: it finds most of them."""
+    from autotimm.data import SegmentationDataModule
+    from autotimm.models import SemanticSegmentor
+    from autotimm.training import AutoTrainer
+
+    trainer = AutoTrainer(
+        max_epochs=8,
+        default_root_dir=tmp_path_factory.mktemp("runs"),
+        accelerator="cpu",
+        enable_progress_bar=False,
+        seed=0,
+    )
+    model = SemanticSegmentor("test_resnet", 3, pretrained=False, lr=5e-3, head_channels=16, scheduler=None, seed=0)
+    data = SegmentationDataModule(squares, image_size=(64, 96), batch_size=3, num_workers=0, augmentation="light")
+    trainer.fit(model, datamodule=data)
+    return trainer.best_checkpoint
+
+
+@pytest.fixture(scope="session")
+def segmentor_artifact(segmentor_checkpoint: Path) -> Path:
+    """The trained segmentor for any number of images at a time, verified; not to be changed."""
+    from autotimm.export import export_to_onnx
+
+    path = segmentor_checkpoint.with_name("squares.onnx")
+    export_to_onnx(segmentor_checkpoint, path, batch="dynamic")
+    return path

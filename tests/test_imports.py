@@ -15,7 +15,7 @@ CORE = (
     *("pycocotools", "safetensors"),
 )
 HEAVY_BENCHMARKS = {
-    *("backbones", "budgets", "detection_loading", "detector_backbones"),
+    *("backbones", "budgets", "detection_loading", "detector_backbones", "segmentor_backbones", "walking"),
     *("nms", "training_step", "training_throughput"),
 }
 """These train or export models, or load data for it, and are not part of a command."""

@@ -32,7 +32,7 @@ def evaluate(
         Path,
         typer.Option(
             metavar="DIR|CSV",
-            help="An image folder, a folder of images and boxes, or a CSV file of images and labels or boxes.",
+            help="An image folder, a folder of images and boxes or masks, or a CSV file of images and labels or boxes.",
         ),
     ],
     split: Annotated[
@@ -43,16 +43,20 @@ def evaluate(
         ),
     ] = "val",
     annotations: Annotated[
-        Path | None, typer.Option(help="Annotations of boxes, where they are not in their usual place.")
+        Path | None, typer.Option(help="Annotations of boxes, or masks, where they are not in their usual place.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the paths in a CSV file or in annotations begin.")
     ] = None,
     data_format: Annotated[
-        str, typer.Option("--format", help="Of boxes: coco, csv, voc or yolo; auto recognises it.")
+        str,
+        typer.Option(
+            "--format",
+            help="Of boxes: coco, csv, voc or yolo; of masks: png, voc, cityscapes or coco; auto recognises it.",
+        ),
     ] = "auto",
     bad_annotations: Annotated[
-        str, typer.Option(help="Boxes and images that cannot be used: refuse, or skip with a warning.")
+        str, typer.Option(help="Boxes, masks and images that cannot be used: refuse, or skip with a warning.")
     ] = "refuse",
     bad_images: Annotated[
         str, typer.Option(help="Images that cannot be read or are of another size: refuse, or skip with a warning.")
@@ -69,6 +73,17 @@ def evaluate(
         str,
         typer.Option(metavar="TEXT", help="Between the names in a cell of a CSV file, for several labels an image."),
     ] = "|",
+    ignore_index: Annotated[
+        int | None,
+        typer.Option(help="Masks: the number of unlabelled pixels; a checkpoint's own, else 255, if absent."),
+    ] = None,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            metavar="OVERLAP",
+            help="Masks: see large images unscaled, in windows of which neighbours share this part, such as 0.25.",
+        ),
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,9 +92,7 @@ def evaluate(
             "MulticlassF1Score; may be repeated.",
         ),
     ] = None,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="Show the figures of each class; of classifiers and detectors.")
-    ] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show the figures of each class.")] = False,
     pr_curve: Annotated[
         list[Path] | None,
         typer.Option(
@@ -89,7 +102,7 @@ def evaluate(
     ] = None,
     confusion_matrix: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Write which classes were taken for which; of a classifier."),
+        typer.Option(metavar="FILE.csv", help="Write which classes were taken for which; of images or pixels."),
     ] = None,
     json_out: JsonOut = None,
     provider: Provider = "cpu",
@@ -103,8 +116,8 @@ def evaluate(
     columns = _columns(column or ())
     with open_predictor(model, provider, threads) as predictor, progress_bar() as progress:
         task = predictor.manifest.task
-        if confusion_matrix is not None and task != "classification":
-            raise ConfigError(f"--confusion-matrix is for classifiers, and {model} is for {task}")
+        if confusion_matrix is not None and task not in ("classification", "semantic_segmentation"):
+            raise ConfigError(f"--confusion-matrix is for classes of images or pixels, and {model} is for {task}")
         if pr_curve and task != "detection":
             raise ConfigError(f"--pr-curve is for detectors, and {model} is for {task}")
         for file in pr_curve or ():
@@ -120,6 +133,8 @@ def evaluate(
             bad_images=bad_images,
             columns=columns,
             label_separator=label_separator,
+            ignore_index=ignore_index,
+            sliding_window=window,
             metrics=[MetricConfig(name) for name in metric or ()],
             progress=lambda paths: progress.track(paths, description="evaluating"),
         )

@@ -14,6 +14,7 @@ from autotimm.runtime.errors import AutoTimmError, ConfigError
 
 if TYPE_CHECKING:
     from autotimm.runtime import Result
+    from autotimm.runtime.manifest import Task
 
 
 def predict(
@@ -25,9 +26,16 @@ def predict(
     save: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Save pictures with the results drawn into this folder.")
     ] = None,
+    save_masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Semantic segmentation: save the class index of each pixel as a PNG with a palette here.",
+        ),
+    ] = None,
     min_score: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Detections below it are neither drawn nor listed; the JSON has them all."),
+        typer.Option(min=0, max=1, help="Objects below it are neither drawn nor listed; the JSON has them all."),
     ] = 0.25,
     provider: Provider = "cpu",
     threads: Threads = None,
@@ -36,15 +44,15 @@ def predict(
     from autotimm.runtime import ImageError, list_images
 
     paths = [path for given in images for path in (list_images(given) if given.is_dir() else [given])]
-    if save is not None:
-        _check_folder(save, paths)
+    saving = _Saving(save, save_masks)
+    saving.check_folders(paths)
     rows: list[dict[str, Any]] = []
-    failed, saved, unsaved = 0, 0, 0
-    names = SavedNames()
+    failed = 0
     table = Table(box=None)
     for column in ("image", "size", "predictions"):
         table.add_column(column, overflow="fold")
     with open_predictor(model, provider, threads) as predictor, progress_bar() as progress:
+        saving.check_task(model, predictor.manifest.task)
         for path, answer in zip(progress.track(paths, description="predicting"), predictor.stream(paths), strict=True):
             if isinstance(answer, ImageError):
                 failed += 1
@@ -54,35 +62,30 @@ def predict(
             rows.append({"image": str(path), **answer.to_dict()})
             shown = _shown(answer, min_score)
             table.add_row(str(path), f"{answer.image_size[1]}x{answer.image_size[0]}", _summary(shown))
-            if save is not None:
-                try:
-                    _save_picture(shown, path, save / names.unique(path))
-                    saved += 1
-                except AutoTimmError as error:  # the predictions are still worth having
-                    unsaved += 1
-                    rows[-1]["picture_error"] = str(error)
-                    complain(str(error))
+            if problem := saving.save(shown, path):
+                rows[-1]["picture_error"] = problem
+                complain(problem)
     if json_out is not None:
         write_json(rows, json_out)
     if str(json_out) != "-" and table.rows:
         print_table(table)
-    if saved:
-        err.print(f"pictures are in {save}")
+    if saving.saved:
+        err.print(f"pictures are in {' and '.join(str(folder) for folder in (save, save_masks) if folder)}")
     if failed:
         complain(f"{failed} of {len(paths)} images could not be read")
-    if unsaved:
-        complain(f"{unsaved} of {saved + unsaved} pictures could not be saved")
-    if failed or unsaved:
+    if saving.failed:
+        complain(f"{saving.failed} of {saving.saved + saving.failed} pictures could not be saved")
+    if failed or saving.failed:
         raise typer.Exit(1)
 
 
-def _check_folder(save: Path, images: list[Path]) -> None:
+def _check_folder(option: str, save: Path, images: list[Path]) -> None:
     """Refuse a folder that cannot be one, or in which pictures would replace the images they were made from."""
     if save.exists() and not save.is_dir():
-        raise ConfigError(f"--save {save} is not a folder")
+        raise ConfigError(f"{option} {save} is not a folder")
     if any(path.parent.resolve() == save.resolve() for path in images):
         raise ConfigError(
-            f"--save {save}: images to predict on lie there, and would be overwritten; name another folder"
+            f"{option} {save}: images to predict on lie there, and would be overwritten; name another folder"
         )
 
 
@@ -101,13 +104,57 @@ class SavedNames:
         return name
 
 
-def _shown(result: Result, min_score: float) -> Result:
-    from autotimm.runtime import Detections
+class _Saving:
+    """The folders that pictures go to, and how many went there."""
 
-    return result.above(min_score) if isinstance(result, Detections) else result
+    def __init__(self, pictures: Path | None, masks: Path | None) -> None:
+        self.pictures, self.masks = pictures, masks
+        self.saved, self.failed = 0, 0
+        self._names = SavedNames()
+
+    def check_folders(self, images: list[Path]) -> None:
+        """Refuse folders that cannot be used."""
+        for option, folder in (("--save", self.pictures), ("--save-masks", self.masks)):
+            if folder is not None:
+                _check_folder(option, folder, images)
+
+    def check_task(self, model: Path, task: Task) -> None:
+        """Refuse to save masks of a task that has none."""
+        if self.masks is not None and task != "semantic_segmentation":
+            raise ConfigError(
+                f"--save-masks is for semantic segmentation, but {model} is for {task.replace('_', ' ')}"
+                + ("; --json writes the masks of objects" if task == "instance_segmentation" else "")
+            )
+
+    def save(self, result: Result, path: Path) -> str | None:
+        """What was asked for of one image; returns the problem where there was one."""
+        if self.pictures is None and self.masks is None:
+            return None
+        name = self._names.unique(path)
+        try:
+            if self.pictures is not None:
+                _save_picture(result, path, self.pictures / name)
+            if self.masks is not None:
+                _save_mask(result, (self.masks / name).with_suffix(".png"))
+        except AutoTimmError as error:  # the predictions are still worth having
+            self.failed += 1
+            return str(error)
+        self.saved += 1
+        return None
+
+
+def _shown(result: Result, min_score: float) -> Result:
+    from autotimm.runtime import Detections, Instances
+
+    return result.above(min_score) if isinstance(result, Detections | Instances) else result
 
 
 def _summary(result: Result) -> str:
+    from autotimm.runtime import SemanticMask
+
+    if isinstance(result, SemanticMask):
+        coverage = result.coverage
+        return ", ".join(f"{result.class_names[label]} {coverage[label]:.1%}" for label in result.present)
     best = [f"{name} {score:.2f}" for name, score in zip(result.names, result.scores, strict=True)]
     more = f", and {len(best) - 6} more" if len(best) > 6 else ""
     return (", ".join(best[:6]) + more) or "nothing"
@@ -122,3 +169,12 @@ def _save_picture(result: Result, path: Path, target: Path) -> None:
     picture = result.draw(Image.fromarray(load_image(path)))
     with replacing(target) as temporary:
         picture.save(temporary, quality=92)
+
+
+def _save_mask(result: Result, target: Path) -> None:
+    from autotimm.runtime import SemanticMask
+    from autotimm.runtime.files import replacing
+
+    assert isinstance(result, SemanticMask)  # the artifact's task was asked for
+    with replacing(target) as temporary:
+        result.to_image().save(temporary, format="PNG")

@@ -29,7 +29,8 @@ def train(
         typer.Option(
             metavar="TASK",
             help="Print a configuration to start from, and train nothing: classification, probe, multilabel, "
-            "detection (YOLOX), detector (any backbone). For example: autotimm train --init probe > config.yaml",
+            "detection (YOLOX), detector (any backbone), segmentation. For example: "
+            "autotimm train --init probe > config.yaml",
         ),
     ] = None,
 ) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ class BadAnnotations:
         """By kind, in the order in which they were met."""
         return {name: kind.count for name, kind in self._kinds.items()}
 
-    def settle(self, source: Path, images: Sequence[BoxedImage]) -> None:
+    def settle(self, source: Path, images: Sequence[object]) -> None:
         """Refuse or tell, once everything has been read.
 
         Args:
@@ -98,6 +99,8 @@ class Objects:
     """None where no format says it."""
     area: NDArray[np.float64] | None = None
     """NaN or nothing positive where there is none."""
+    masks: tuple[dict[str, Any], ...] = ()
+    """COCO's compressed RLE, where masks are wanted."""
 
 
 def boxed_image(
@@ -141,4 +144,5 @@ def boxed_image(
         labels=objects.labels[kept],
         crowd=crowd[kept],
         area=area[kept].astype(np.float32),
+        masks=tuple(compress(objects.masks, kept.tolist())),
     )

@@ -122,6 +122,7 @@ def read_boxed(
     columns: BoxColumns | None = None,
     bad_annotations: str = "refuse",
     class_names: Sequence[str] | None = None,
+    masks: bool = False,
 ) -> BoxedData:
     """Read one split in whatever format it is.
 
@@ -135,6 +136,7 @@ def read_boxed(
         columns: of a CSV file.
         bad_annotations: ``refuse`` or ``skip``.
         class_names: for formats that have no list of them, the classes and their order.
+        masks: COCO: read the masks of the objects as well.
 
     Raises:
         DataError: it is missing or cannot be read, or has bad annotations that are refused.
@@ -148,7 +150,7 @@ def read_boxed(
         return read_yolo(root, split, bad, names_file=annotations, images=images)
     file = annotations if annotations is not None else _existing(root, split, kind)
     if kind == "coco":
-        return read_coco(file, images, root, bad)
+        return read_coco(file, images, root, bad, masks=masks)
     if kind == "csv":
         return read_box_csv(file, root, bad, images=images, columns=columns, class_names=class_names)
     return read_voc(file, root, bad, images=images, class_names=class_names)

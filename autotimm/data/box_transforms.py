@@ -5,7 +5,7 @@ Evaluation does not come here: it is ``fit_image`` of the runtime. Everything is
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -65,17 +65,39 @@ def augment_boxed(
         RGB uint8 ``[H, W, 3]`` of the size of ``preprocess``; the boxes ``[k, 4]`` that are left, in network-input
         pixels; and which of the given boxes ``[n]`` they are.
     """
+    moved = augment_pixels(image, preprocess, augmentation, seed)
+    clipped, kept = moved_boxes(boxes, moved, preprocess.size)
+    return moved.frame, clipped[kept], kept
+
+
+class Moved(NamedTuple):
+    """An augmented image, and where everything in it has gone."""
+
+    frame: NDArray[np.uint8]
+    """RGB ``[H, W, 3]``."""
+    placement: Placement
+    """Of the image in the frame."""
+    mirrored: bool
+    """Whether left and right were exchanged before."""
+
+
+def augment_pixels(image: NDArray[np.uint8], preprocess: Preprocess, augmentation: BoxAugmentation, seed: int) -> Moved:
+    """Augment an image whose objects have places; arguments as for :func:`augment_boxed`."""
     random = np.random.default_rng(seed)
-    if augmentation != "none" and random.random() < 0.5:
-        boxes = mirrored_boxes(boxes, image.shape[1])
+    flipped = augmentation != "none" and random.random() < 0.5
+    if flipped:
         image = mirrored(image)
     if augmentation == "default":
         placement = _random_placement(preprocess.place(image.shape[0], image.shape[1]), preprocess.size, random)
-        frame = _paste(image, placement, preprocess, random)
-    else:
-        frame, placement = fit_image(image, preprocess)
-    clipped, kept = visible_boxes(placement.to_input(boxes), preprocess.size)
-    return frame, clipped[kept], kept
+        return Moved(_paste(image, placement, preprocess, random), placement, flipped)
+    return Moved(*fit_image(image, preprocess), flipped)
+
+
+def moved_boxes(boxes: Boxes, moved: Moved, size: tuple[int, int]) -> tuple[Boxes, NDArray[np.bool_]]:
+    """Boxes in source pixels as they lie in the frame, clipped to it, and which are still worth learning."""
+    if moved.mirrored:
+        boxes = mirrored_boxes(boxes, moved.placement.source_size[1])
+    return visible_boxes(moved.placement.to_input(boxes), size)
 
 
 def _random_placement(letterboxed: Placement, size: tuple[int, int], random: np.random.Generator) -> Placement:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class BoxedImage:
     """``[n]``: COCO's ``iscrowd``, VOC's ``difficult``: never a target of training, never a miss in evaluation."""
     area: NDArray[np.float32]
     """``[n]``: the annotated area, the box's where there is none."""
+    masks: tuple[dict[str, Any], ...] = ()
+    """``n`` masks as COCO's compressed RLE, where they were read."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 
 from autotimm.data.bad_annotations import BadAnnotations, Objects, boxed_image
 from autotimm.data.boxed import BoxedData
+from autotimm.data.instance_masks import read_mask
 from autotimm.runtime.errors import DataError
 
 _ANNOTATIONS = (
@@ -29,7 +30,12 @@ def coco_files(root: Path, split: str) -> list[Path]:
 
 
 def read_coco(
-    annotations: Path, images: Path | None = None, root: Path | None = None, bad: BadAnnotations | None = None
+    annotations: Path,
+    images: Path | None = None,
+    root: Path | None = None,
+    bad: BadAnnotations | None = None,
+    *,
+    masks: bool = False,
 ) -> BoxedData:
     """Read one annotation file.
 
@@ -39,6 +45,7 @@ def read_coco(
             ``SPLIT2017``, ``images`` or the root itself, whichever holds the first image.
         root: of the data set, for finding ``images``; where absent the parent of the folder of ``annotations``.
         bad: what is done about bad annotations; they are refused where absent.
+        masks: read the mask of each object as well; one without is bad.
 
     Raises:
         DataError: the file is missing or no COCO JSON, or has bad annotations that are refused.
@@ -56,15 +63,9 @@ def read_coco(
         if not path.is_file():
             bad.add(f"images that are not in {folder}", row["file_name"])
             continue
-        records.append(
-            boxed_image(
-                path,
-                _whole(row, "id", annotations),
-                (_whole(row, "height", annotations), _whole(row, "width", annotations)),
-                _objects(rows_of[row["id"]], index_of, str(row["file_name"]), bad),
-                bad,
-            )
-        )
+        size = (_whole(row, "height", annotations), _whole(row, "width", annotations))
+        objects = _objects(rows_of[row["id"]], index_of, str(row["file_name"]), bad, size if masks else None)
+        records.append(boxed_image(path, _whole(row, "id", annotations), size, objects, bad))
     bad.settle(annotations, records)
     records.sort(key=lambda image: image.image_id)  # pycocotools takes them so, which decides between equal scores
     return BoxedData(annotations, names, tuple(ids), tuple(records))
@@ -156,14 +157,26 @@ def _group_by_image(
     return rows_of
 
 
-def _objects(rows: Sequence[Mapping[str, Any]], index_of: Mapping[int, int], name: str, bad: BadAnnotations) -> Objects:
-    usable, corners = [], []
+def _objects(
+    rows: Sequence[Mapping[str, Any]],
+    index_of: Mapping[int, int],
+    name: str,
+    bad: BadAnnotations,
+    mask_size: tuple[int, int] | None,
+) -> Objects:
+    """The objects of an image of this name; with masks where their ``(height, width)`` is given."""
+    usable, corners, masks = [], [], []
     for row in rows:
         try:
             x, y, width, height = (float(number) for number in row["bbox"])
         except (TypeError, ValueError, OverflowError):
             bad.add("boxes that are not four numbers", f"{name} ({str(row['bbox'])[:40]})")
             continue
+        if mask_size is not None:
+            mask = read_mask(row, mask_size, name, bad)
+            if mask is None:
+                continue
+            masks.append(mask)
         corners.append((x, y, x + width, y + height))
         usable.append(row)
     return Objects(
@@ -171,6 +184,7 @@ def _objects(rows: Sequence[Mapping[str, Any]], index_of: Mapping[int, int], nam
         labels=np.array([index_of[row["category_id"]] for row in usable], dtype=np.int64),
         crowd=np.array([bool(row.get("iscrowd", 0)) for row in usable], dtype=np.bool_),
         area=np.array([_area(row) for row in usable], dtype=np.float64),
+        masks=tuple(masks),
     )
 
 

@@ -33,7 +33,8 @@ class VisionDataModule(pl.LightningDataModule, ABC):
     """
 
     kind: str
-    """What the labels are: ``classification``, ``multi-label classification`` or ``detection``."""
+    """What the labels are: ``classification``, ``multi-label classification``, ``detection`` or
+    ``semantic_segmentation``."""
     collate: Callable[[list[Any]], Any]
 
     def __init__(

@@ -48,7 +48,7 @@ def read_voc(
     Raises:
         DataError: the list or the folders are missing, or there are bad annotations that are refused.
     """
-    names = _read_list(file)
+    names = read_names(file)
     annotations = root / "Annotations"
     folder = images if images is not None else root / "JPEGImages"
     for needed in (annotations, folder):
@@ -109,8 +109,12 @@ def _refuse_document_type(name: str, *_: object) -> None:
     raise ParseError(f"declares the document type {name}, which annotations need not")
 
 
-def _read_list(file: Path) -> list[str]:
-    """The names, each once; a second column, as in VOC's lists for each class, is not looked at."""
+def read_names(file: Path) -> list[str]:
+    """The names of a list, each once; a second column, as in VOC's lists for each class, is not looked at.
+
+    Raises:
+        DataError: it cannot be read, or is empty.
+    """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:

@@ -1,9 +1,9 @@
-"""Figures of each class: of detectors from pycocotools, of classifiers from the confusion matrix."""
+"""Figures of each class: of detectors from pycocotools, of classes of images and pixels from the confusion matrix."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,39 @@ def classification_rows(confusion: NDArray[np.int64], class_names: Sequence[str]
         }
         for name, hits, there, predicted in zip(class_names, right, truly, told, strict=True)
     ]
+
+
+def pixel_rows(confusion: NDArray[np.int64], class_names: Sequence[str]) -> list[ClassRow]:
+    """``pixels`` annotated, ``iou``, ``precision``, ``recall`` (the accuracy of the class).
+
+    IoU is not defined where a class is neither annotated nor found.
+
+    Args:
+        confusion: ``[C, C]`` pixels, truths in rows.
+        class_names: ``[C]``
+    """
+    right = confusion.diagonal()
+    truly, told = confusion.sum(axis=1), confusion.sum(axis=0)
+    return [
+        {
+            "class": name,
+            "pixels": int(there),
+            "iou": _ratio(hits, there + found - hits),
+            "precision": _ratio(hits, found),
+            "recall": _ratio(hits, there),
+        }
+        for name, hits, there, found in zip(class_names, right, truly, told, strict=True)
+    ]
+
+
+def instance_rows(mask_ap: Mapping[int, float], class_names: Sequence[str]) -> list[ClassRow]:
+    """``mask_ap``, which is not defined where no object of the class is annotated.
+
+    Args:
+        mask_ap: by class index.
+        class_names: ``[C]``
+    """
+    return [{"class": name, "mask_ap": mask_ap.get(index, math.nan)} for index, name in enumerate(class_names)]
 
 
 def _ratio(part: int, whole: int) -> float:

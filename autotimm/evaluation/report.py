@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.evaluation.per_class import ClassRow, classification_rows, detection_rows
+from autotimm.evaluation.per_class import ClassRow, classification_rows, detection_rows, instance_rows, pixel_rows
 from autotimm.evaluation.precision_recall import PrecisionRecall
-from autotimm.metrics import ClassificationMetric, DetectionMetric, MultiLabelMetric, TaskMetric
+from autotimm.metrics import (
+    ClassificationMetric,
+    DetectionMetric,
+    InstanceMetric,
+    MultiLabelMetric,
+    SegmentationMetric,
+    TaskMetric,
+)
 from autotimm.runtime.errors import ConfigError
+
+_CONFUSING = ClassificationMetric | MultiLabelMetric | SegmentationMetric
+"""Metrics that know which classes were taken for which."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +41,27 @@ class EvaluationReport:
     @property
     def has_confusion(self) -> bool:
         """Whether there is a :meth:`confusion`."""
-        return isinstance(self.metric, ClassificationMetric | MultiLabelMetric)
+        return isinstance(self.metric, _CONFUSING)
 
     def confusion(self) -> NDArray[np.int64]:
-        """How many images of each class (row) were taken for which (column): ``[C, C]``.
+        """How many images, or pixels, of each class (row) were taken for which (column): ``[C, C]``.
 
         For several labels an image ``[C, 2, 2]``: for each label how many images do not have it or have it (row) and
         were told so (column).
 
         Raises:
-            ConfigError: the model is no classifier.
+            ConfigError: the model is a detector.
         """
-        if not isinstance(self.metric, ClassificationMetric | MultiLabelMetric):
-            raise ConfigError("there is a confusion matrix of classifiers only, and this model is none")
+        if not isinstance(self.metric, _CONFUSING):
+            raise ConfigError(
+                "there is a confusion matrix of classes of images or pixels, and this model is a detector"
+            )
         return self.metric.confusion()
 
     @property
     def has_per_class(self) -> bool:
         """Whether there is :meth:`per_class`."""
-        return self.has_confusion or isinstance(self.metric, DetectionMetric)
+        return self.has_confusion or isinstance(self.metric, DetectionMetric | InstanceMetric)
 
     def per_class(self) -> list[ClassRow]:
         """Figures of each class of the model, in its order, under ``class`` its name; NaN where one is not defined.
@@ -58,18 +70,20 @@ class EvaluationReport:
         ``ap_50``, ``ap_75``, ``ar_100`` as pycocotools gives them; and at IoU .5 the highest F1, ``best_f1``, with the
         ``threshold`` of the score from which on it is reached, and ``precision`` and ``recall`` there.
 
-        Of a classifier: the ``images`` of the class, ``precision``, ``recall``, ``f1``.
+        Of a classifier: the ``images`` of the class, ``precision``, ``recall``, ``f1``. Of semantic segmentation: the
+        ``pixels`` of the class, ``iou``, ``precision``, ``recall``. Of instance segmentation: ``mask_ap``.
 
         Raises:
             ConfigError: the task has no figures of classes.
         """
         if isinstance(self.metric, DetectionMetric):
             return detection_rows(self.metric.evaluation(), self.class_names)
+        if isinstance(self.metric, InstanceMetric):
+            return instance_rows(self.metric.compute_per_class(), self.class_names)
         if not self.has_confusion:
-            raise ConfigError(
-                "figures of each class are there for classifiers and detectors, and this model is neither"
-            )
-        return classification_rows(self.confusion(), self.class_names)
+            raise ConfigError("this model's task has no figures of classes")
+        rows = pixel_rows if isinstance(self.metric, SegmentationMetric) else classification_rows
+        return rows(self.confusion(), self.class_names)
 
     def precision_recall(self) -> PrecisionRecall:
         """The curves of a detector; ``report.precision_recall().save("curves.png")`` draws them.

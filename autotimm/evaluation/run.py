@@ -14,12 +14,13 @@ from autotimm.data.tables import SEPARATOR
 from autotimm.evaluation.fitting import check_data_fits
 from autotimm.evaluation.report import EvaluationReport
 from autotimm.evaluation.samples import read_evaluation_set
+from autotimm.evaluation.windows import check_overlap, stream_windows
 from autotimm.metrics import MetricConfig, Stage, build_metric
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import TorchBackend, predictor_of
 from autotimm.runtime import Predictor, is_artifact, load
-from autotimm.runtime.errors import DataError, ImageError
+from autotimm.runtime.errors import ConfigError, DataError, ImageError
 from autotimm.runtime.results import Result
 
 
@@ -35,6 +36,9 @@ def evaluate(
     bad_images: str = "refuse",
     columns: Mapping[str, str] | None = None,
     label_separator: str = SEPARATOR,
+    ignore_index: int | None = None,
+    class_mapping: Mapping[Any, Any] | None = None,
+    sliding_window: float | None = None,
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> dict[str, float]:
@@ -42,26 +46,36 @@ def evaluate(
 
     Args:
         model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
-        data: root of the data set: an image folder, or images and boxes in COCO JSON, CSV, Pascal VOC or YOLO files;
-            also a CSV file, as the data modules read them.
+        data: root of the data set: an image folder; images and boxes in COCO JSON, CSV, Pascal VOC or YOLO files;
+            images and masks; also a CSV file, as the data modules read them.
         split: which part of it; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
-        annotations: detection: the annotation file, where it is not in its usual place under ``data``.
+        annotations: detection: the annotation file, where it is not in its usual place under ``data``; semantic
+            segmentation: the folder of the masks, VOC's list or COCO's file.
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
-        format: detection: ``coco``, ``csv``, ``voc`` or ``yolo``; ``auto`` recognises it.
-        bad_annotations: detection: ``refuse`` annotations that cannot be used, or ``skip`` them with a warning.
+        format: detection: ``coco``, ``csv``, ``voc`` or ``yolo``; semantic segmentation: ``png``, ``voc``,
+            ``cityscapes`` or ``coco``; ``auto`` recognises it.
+        bad_annotations: detection and segmentation: ``refuse`` annotations that cannot be used, or ``skip`` them with a
+            warning.
         bad_images: ``refuse`` an image that cannot be read or is of another size than annotated, or ``skip`` it with a
             warning: the figures are then of the others.
         columns: of a CSV file, where their names are others: ``{"label": "class_id"}``. The roles are ``image``,
             ``label``, and for boxes ``xmin``, ``ymin``, ``xmax``, ``ymax``.
         label_separator: for a multi-label model: between the names in a cell.
+        ignore_index: semantic segmentation: of pixels that are not labelled; a checkpoint's own, else 255, where
+            absent.
+        class_mapping: semantic segmentation: from numbers or colours in the masks to names of the model's classes, as
+            ``SegmentationDataModule`` takes it.
+        sliding_window: semantic segmentation: images are not scaled, but seen in windows of the size of the network's
+            input, of which neighbours have at least this share in common, such as .25; see
+            :func:`autotimm.evaluation.windows.predict_windows`.
         metrics: further metrics, whatever their stages. Those of a checkpoint's training are measured anyhow: what was
             for validation on the split ``val``, what was for the test on any other data.
         progress: wraps the list of images, to show a progress bar.
 
     Returns:
         Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection and for
-        several labels an image; and the further ones.
+        several labels an image, ``miou`` and so on for semantic segmentation; and the further ones.
 
     Raises:
         ConfigError: a further metric cannot be made or measured, or the data have no such column.
@@ -79,6 +93,9 @@ def evaluate(
         bad_images=bad_images,
         columns=columns,
         label_separator=label_separator,
+        ignore_index=ignore_index,
+        class_mapping=class_mapping,
+        sliding_window=sliding_window,
         metrics=metrics,
         progress=progress,
     )
@@ -97,6 +114,9 @@ def evaluation_report(
     bad_images: str = "refuse",
     columns: Mapping[str, str] | None = None,
     label_separator: str = SEPARATOR,
+    ignore_index: int | None = None,
+    class_mapping: Mapping[Any, Any] | None = None,
+    sliding_window: float | None = None,
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> EvaluationReport:
@@ -117,6 +137,9 @@ def evaluation_report(
                     bad_images=bad_images,
                     columns=columns,
                     label_separator=label_separator,
+                    ignore_index=ignore_index,
+                    class_mapping=class_mapping,
+                    sliding_window=sliding_window,
                     metrics=metrics,
                     progress=progress,
                 )
@@ -126,12 +149,16 @@ def evaluation_report(
     names = manifest.class_names
     multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
     stage: Stage = "val" if split == "val" and Path(data).is_dir() else "test"
+    ignored = _ignored(predictor) if ignore_index is None else ignore_index
+    if sliding_window is not None and manifest.task != "semantic_segmentation":
+        raise ConfigError(f"sliding windows are for semantic segmentation, and this model is for {manifest.task}")
     metric = build_metric(
         manifest.task,
         len(names),
         class_names=names,
         multi_label=multi_label,
         threshold=manifest.thresholds.get("score", 0.5),
+        ignore_index=ignored,
         extra=_further(predictor, [MetricConfig.of(one) for one in metrics], stage),
         stage=stage,
     )
@@ -149,9 +176,14 @@ def evaluation_report(
         bad_annotations=bad_annotations,
         columns=columns,
         label_separator=label_separator,
+        ignore_index=ignored,
+        class_mapping=class_mapping,
     )
-    results = predictor.stream(progress(samples.paths))
-    measured = 0
+    paths, measured = progress(samples.paths), 0
+    if sliding_window is None:
+        results: Iterable[Result | ImageError] = predictor.stream(paths)
+    else:
+        results = stream_windows(predictor, paths, check_overlap(sliding_window))
     for result, truth, annotated in zip(results, samples.truths, samples.annotated, strict=True):
         try:
             metric.update([_checked(result, annotated)], [truth])
@@ -176,6 +208,12 @@ def _checked(result: Result | ImageError, annotated: BoxedImage | None) -> Resul
     if annotated is not None:
         check_size(annotated, result.image_size)
     return result
+
+
+def _ignored(predictor: Predictor) -> int:
+    """The ignore index of a checkpoint's model; 255 where there is none."""
+    model = predictor.backend.model if isinstance(predictor.backend, TorchBackend) else None
+    return int(getattr(model, "ignore_index", 255))
 
 
 def _further(predictor: Predictor, given: Sequence[MetricConfig], stage: Stage) -> list[MetricConfig]:

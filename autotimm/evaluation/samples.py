@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from autotimm.data.batch import GroundTruth
 from autotimm.data.box_formats import check_box_format, read_boxed
 from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import ground_truth
 from autotimm.data.image_folder import read_image_folder
+from autotimm.data.instance_samples import instance_truth
+from autotimm.data.mask_formats import check_mask_format, read_masked
+from autotimm.data.masked import MaskedSamples
 from autotimm.data.tables import (
     SEPARATOR,
     LabelColumns,
@@ -25,19 +27,21 @@ from autotimm.data.tables import (
     read_table,
 )
 from autotimm.evaluation.columns import TableColumns
+from autotimm.evaluation.mask_truths import MaskTruths
 from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.runtime.manifest import Task
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Images and what is in them: classes for classification, objects in source pixels for detection."""
+    """Images and what is in them: classes, objects in source pixels, or a class for every pixel."""
 
     paths: list[Path]
-    truths: list[int] | list[NDArray[np.float32]] | list[GroundTruth]
-    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; objects."""
+    truths: Sequence[Any]
+    """Class indices; for multi-label models 0 or 1 for each class ``[C]``; ``GroundTruth`` or ``InstanceTruth`` of
+    objects; masks at source size."""
     annotated: list[BoxedImage] | list[None]
-    """Detection: what the annotations say of each image, its size among it."""
+    """Detection and instances: what the annotations say of each image, its size among it."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -56,6 +60,8 @@ def read_evaluation_set(
     bad_annotations: str = "refuse",
     columns: Mapping[str, str] | None = None,
     label_separator: str = SEPARATOR,
+    ignore_index: int = 255,
+    class_mapping: Mapping[Any, Any] | None = None,
 ) -> EvaluationSet:
     """Read the images of one split with their truths.
 
@@ -68,14 +74,18 @@ def read_evaluation_set(
         class_names: the model's classes; the data's are found among them by name, in whatever order.
         split: which part of the data; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
-        annotations: detection: the annotation file, where it is not in its usual place under ``data``.
+        annotations: detection: the annotation file, where it is not in its usual place under ``data``; semantic
+            segmentation: the folder of the masks, VOC's list or COCO's file.
         multi_label: the model gives an image any number of classes.
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
-        format: detection: of the boxes, as ``DetectionDataModule`` takes it.
-        bad_annotations: detection: ``refuse`` or ``skip``.
+        format: detection: of the boxes, as ``DetectionDataModule`` takes it; semantic segmentation: of the masks, as
+            ``SegmentationDataModule`` does.
+        bad_annotations: detection and segmentation: ``refuse`` or ``skip``.
         columns: of a CSV file, where their names are others: ``{"label": "class_id"}``. The roles are ``image``,
             ``label``, and for boxes ``xmin``, ``ymin``, ``xmax``, ``ymax``.
         label_separator: for a multi-label model: between the names in a cell.
+        ignore_index: semantic segmentation: of pixels that are not labelled, in the masks.
+        class_mapping: semantic segmentation: from numbers or colours in the masks to names of classes.
 
     Raises:
         ConfigError: no such role of a column, or the data have no columns.
@@ -97,6 +107,23 @@ def read_evaluation_set(
         return _read_labelled(root, class_names, split)
     if task == "detection":
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
+    if task == "instance_segmentation":
+        return _read_instances(root, class_names, split, annotations, images, bad_annotations)
+    if task == "semantic_segmentation":
+        masked = read_masked(
+            root,
+            split,
+            format=check_mask_format(format),
+            annotations=None if annotations is None else Path(annotations),
+            images=None if images is None else Path(images),
+            class_mapping=class_mapping,
+            ignore_index=ignore_index,
+            bad_annotations=bad_annotations,
+            usual_names=class_names,
+        )
+        classes_of = _indices(masked.classes.class_names, class_names, masked.source)
+        paths = [image.path for image in masked.images]
+        return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
     raise ConfigError(f"evaluation of {task} is not there yet")
 
 
@@ -182,6 +209,29 @@ def _read_boxed(
     named.check_used(dataset.source)
     index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
     truths = [ground_truth(image) for image in dataset.images]
+    mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
+    return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
+
+
+def _read_instances(
+    root: Path,
+    class_names: Sequence[str],
+    split: str,
+    annotations: str | Path | None,
+    images: str | Path | None,
+    bad_annotations: str,
+) -> EvaluationSet:
+    dataset = read_boxed(
+        root,
+        split,
+        format="coco",
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        bad_annotations=bad_annotations,
+        masks=True,
+    )
+    index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
+    truths = [instance_truth(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
     return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from autotimm.runtime.preprocess import Placement
 from autotimm.runtime.results import Classification, Detections
+from autotimm.runtime.segmentation_results import Instances, SemanticMask
 
 SAME_OBJECT_IOU = 0.9
 """Two detections of one class that overlap this much are the same one; engines may order near-ties differently."""
@@ -62,19 +63,22 @@ def compare_classifications(differences: Differences, reference: Classification,
 
 def compare_detections(
     differences: Differences,
-    reference: Detections,
-    artifact: Detections,
+    reference: Detections | Instances,
+    artifact: Detections | Instances,
     placement: Placement,
     *,
     thresholds: dict[str, float],
     box_tolerance: float,
     score_tolerance: float,
     across_classes: bool = False,
-) -> None:
+) -> NDArray[np.intp]:
     """Match the detections of one image by class and IoU, then compare boxes (in network-input pixels) and scores.
 
     A detection without a partner counts as unmatched, unless it stands so close to a threshold that rounding decides:
     of the score, or of the IoU with a box that may suppress it, one of its class or (``across_classes``) of any.
+
+    Returns:
+        ``[pairs, 2]``: which detection of the reference is which of the artifact.
     """
     expected = placement.to_input(reference.boxes)
     actual = placement.to_input(artifact.boxes)
@@ -102,6 +106,16 @@ def compare_detections(
         near_iou = (near_iou & rivals).any(axis=1)
         differences.compared["unmatched"] += int((~near_cutoff & ~near_iou).sum())
         differences.compared["borderline"] += int((near_cutoff | near_iou).sum())
+    return pairs
+
+
+def compare_masks(differences: Differences, reference: SemanticMask, artifact: SemanticMask) -> None:
+    """The share of the pixels of one image, at source size, that have another class."""
+    differences.compared["images"] += 1
+    differences.compared["pixels"] += artifact.mask.size
+    apart = float(np.mean(reference.mask != artifact.mask))
+    differences.compared["masks_of_one_class"] += int(not apart and np.ptp(reference.mask) == 0)
+    differences.note("pixel_share", apart)
 
 
 def iou_matrix(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -22,12 +22,17 @@ from autotimm.export.candidates import against_model
 from autotimm.export.graph.classification import ClassificationGraph
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
+from autotimm.export.graph.instance import InstanceGraph
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
+from autotimm.export.graph.semantic import SemanticGraph
+from autotimm.export.logits import logits_against_model
 from autotimm.export.settings import ExportSettings, applied, evaluating
 from autotimm.export.verification import verify_artifact
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.classifier import ImageClassifier
 from autotimm.models.detection import DetectionModel
+from autotimm.models.instance_segmentor import InstanceSegmentor
+from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import describe, predictor_of
 from autotimm.runtime.errors import ConfigError, ExportError, VerificationError
@@ -111,6 +116,7 @@ def export_to_onnx(
                 predictor_of(model),
                 pictures=choose_pictures(verify_images, model.validation_images),
                 compare_candidates=against_model(model) if isinstance(model, DetectionModel) else None,
+                compare_logits=logits_against_model(model) if isinstance(model, SemanticSegmentor) else None,
             )
         manifest = replace(manifest, verification=record)
         _write(proto, manifest, temporary)
@@ -124,10 +130,14 @@ def export_to_onnx(
 
 
 def _compose(model: TaskModel, candidates: int | None, nms: Literal["auto"] | NmsForm) -> ExportGraph:
+    if isinstance(model, InstanceSegmentor):
+        return InstanceGraph(model, detection_settings(model, candidates, nms))
     if isinstance(model, DetectionModel):
         return DetectionGraph(model, detection_settings(model, candidates, nms))
     if isinstance(model, ImageClassifier):
         return ClassificationGraph(model)
+    if isinstance(model, SemanticSegmentor):
+        return SemanticGraph(model)
     raise ExportError(f"{type(model).__name__} has no export graph")
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import onnx
 
 from autotimm.export.candidates import against_artifact, against_model
+from autotimm.export.logits import logits_against_artifact, logits_against_model
 from autotimm.export.onnx import embed_manifest, graph_digest
 from autotimm.export.settings import ExportSettings, applied
 from autotimm.export.verification import check_same_model, check_same_task, verify_artifact
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.detection import DetectionModel
+from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.torch_backend import predictor_of
 from autotimm.runtime.artifact import is_artifact, load, read_manifest
 from autotimm.runtime.errors import VerificationError
@@ -53,8 +55,15 @@ def _against_artifact(artifact: Path, against: Path, manifest: Manifest, images:
         raise VerificationError(f"{artifact} and {against} are one and the same graph, which proves nothing")
     with load(against) as reference:
         check_same_model(artifact, manifest, reference.manifest)
-        compare = against_artifact(against) if manifest.task == "detection" else None
-        return verify_artifact(artifact, reference, pictures=choose_pictures(images, None), compare_candidates=compare)
+        return verify_artifact(
+            artifact,
+            reference,
+            pictures=choose_pictures(images, None),
+            compare_candidates=against_artifact(against)
+            if manifest.task in ("detection", "instance_segmentation")
+            else None,
+            compare_logits=logits_against_artifact(against) if manifest.task == "semantic_segmentation" else None,
+        )
 
 
 def _against_checkpoint(
@@ -68,4 +77,5 @@ def _against_checkpoint(
             predictor_of(model),
             pictures=choose_pictures(images, model.validation_images),
             compare_candidates=against_model(model) if isinstance(model, DetectionModel) else None,
+            compare_logits=logits_against_model(model) if isinstance(model, SemanticSegmentor) else None,
         )

@@ -55,12 +55,11 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
     """Give the model these settings, and its own back at the end.
 
     Raises:
-        ConfigError: a threshold that the model does not have, or a size that the detector cannot take.
+        ConfigError: a threshold that the model does not have, or a size that it cannot take.
     """
     preprocess = model.preprocess
     if settings.size is not None:
-        if isinstance(model, DetectionModel):
-            model.check_size(settings.size)
+        model.check_size(settings.size)
         model.preprocess = replace(preprocess, size=settings.size)
     given = {
         "score": settings.score_threshold,

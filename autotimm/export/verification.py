@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autotimm.export.candidates import CandidateComparison, candidates_of
-from autotimm.export.comparison import Differences, compare_classifications, compare_detections
+from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
+from autotimm.export.instance_comparison import compare_mask_probabilities, compare_masks_of_objects
+from autotimm.export.logits import LogitsComparison, logits_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
 from autotimm.runtime.manifest import Manifest, Task, Verification
 from autotimm.runtime.pictures import Pictures
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.results import Classification, Detections
+from autotimm.runtime.segmentation_results import Instances, SemanticMask
 
 TOLERANCES: dict[str, dict[str, float]] = {
     "classification": {"probability": 1e-4, "relative_probability": 1e-3, "label_errors": 0.0},
@@ -24,6 +30,18 @@ TOLERANCES: dict[str, dict[str, float]] = {
         "candidate_score": 1e-3,
         "candidate_label_share": 0.01,
     },
+    "instance_segmentation": {
+        "box_px": 0.3,
+        "score": 1e-3,
+        "unmatched_share": 0.01,
+        "borderline_share": 0.05,
+        "mask_share": 0.01,
+        "mask_probability": 1e-2,
+        "candidate_box_px": 0.3,
+        "candidate_score": 1e-3,
+        "candidate_label_share": 0.01,
+    },
+    "semantic_segmentation": {"pixel_share": 1e-3, "relative_logit": 1e-3},
 }
 """Largest differences allowed in fp32. The boxes and scores are what official YOLOX exports are held to; observed
 differences are about a hundred times smaller."""
@@ -35,6 +53,7 @@ def verify_artifact(
     *,
     pictures: Pictures,
     compare_candidates: CandidateComparison | None = None,
+    compare_logits: LogitsComparison | None = None,
 ) -> Verification:
     """Compare an artifact with a reference, image by image.
 
@@ -43,6 +62,7 @@ def verify_artifact(
         reference: a predictor of the model it was made from (or of another artifact of it).
         pictures: the images to compare on; see :func:`autotimm.runtime.pictures.choose_pictures`.
         compare_candidates: detection: compares what enters NMS as well.
+        compare_logits: semantic segmentation: compares what the best class is chosen by as well.
 
     Returns:
         The record, with status ``passed`` or ``failed``.
@@ -61,13 +81,20 @@ def verify_artifact(
         expected = reference.predict(pictures.images, batch_size=_two_if_free(reference), on_error="return")
         for ours, theirs in zip(answers, expected, strict=True):
             _compare(differences, theirs, ours, predictor.manifest, tolerance)
+        readable = [index for index, answer in enumerate(expected) if not isinstance(answer, ImageError)]
+        prepared = [reference.prepare(pictures.images[index])[0] for index in readable]
+        if predictor.manifest.task == "instance_segmentation":
+            for pixels in prepared:
+                compare_mask_probabilities(differences, reference, predictor, pixels)
     if compare_candidates is not None:
-        run = candidates_of(Path(artifact))
-        for index, answer in enumerate(expected):
-            if not isinstance(answer, ImageError):
-                pixels, _ = reference.prepare(pictures.images[index])
-                compare_candidates(differences, pixels, run(pixels))
-    _check_something_was_compared(differences, Path(artifact), len(answers))
+        candidates = candidates_of(Path(artifact))
+        for pixels in prepared:
+            compare_candidates(differences, pixels, candidates(pixels))
+    if compare_logits is not None:
+        logits = logits_of(Path(artifact))
+        for pixels in prepared:
+            compare_logits(differences, pixels, logits(pixels))
+    _check_something_was_compared(differences, Path(artifact), len(answers), reference.manifest.task)
     _note_shares(differences)
     exceeding = differences.exceeding(tolerance)
     return Verification(
@@ -82,15 +109,24 @@ def verify_artifact(
     )
 
 
-def _check_something_was_compared(differences: Differences, artifact: Path, images: int) -> None:
+def _check_something_was_compared(differences: Differences, artifact: Path, images: int, task: Task) -> None:
     """A verification with nothing to compare is not a pass."""
     counts = differences.compared
     if not counts["images"]:
         raise VerificationError(f"{artifact}: none of the {images} images could be read, so nothing was compared")
-    if not counts["probabilities"] + counts["detections"] + counts["candidates"]:
+    if not counts["probabilities"] + counts["detections"] + counts["candidates"] + counts["pixels"]:
         raise VerificationError(
             f"{artifact}: nothing was found on the {counts['images']} images, so nothing was compared; "
             "give images of what the model knows"
+        )
+    if task == "instance_segmentation" and not counts["masks"] + counts["unmatched"]:
+        raise VerificationError(
+            f"{artifact}: no object was found on the {counts['images']} images, so no mask was compared; "
+            "give images of what the model knows, or export with a lower --score-threshold"
+        )
+    if task == "semantic_segmentation" and not counts["logits"] and counts["masks_of_one_class"] == counts["images"]:
+        raise VerificationError(
+            f"{artifact}: every mask is of one class all over, which proves little; give images of what the model knows"
         )
 
 
@@ -102,6 +138,8 @@ def _note_shares(differences: Differences) -> None:
     detections = max(1, counts["detections"])
     differences.note("unmatched_share", counts["unmatched"] / detections)
     differences.note("borderline_share", max(0, counts["borderline"] - counts["images"]) / detections)
+    if counts["masks"]:
+        differences.note("mask_share", counts["masks_apart"] / counts["masks"])
 
 
 def _two_if_free(predictor: Predictor) -> int | None:
@@ -148,16 +186,31 @@ def _compare(
     if isinstance(theirs, Classification) and isinstance(ours, Classification):
         compare_classifications(differences, theirs, ours)
     elif isinstance(theirs, Detections) and isinstance(ours, Detections):
-        compare_detections(
-            differences,
-            theirs,
-            ours,
-            manifest.preprocess.place(*theirs.image_size),
-            thresholds=manifest.thresholds,
-            box_tolerance=tolerance["box_px"],
-            score_tolerance=tolerance["score"],
-            across_classes=bool(manifest.postprocessing.get("class_agnostic_nms")),
-        )
+        _compare_boxes(differences, theirs, ours, manifest, tolerance)
+    elif isinstance(theirs, Instances) and isinstance(ours, Instances):
+        pairs = _compare_boxes(differences, theirs, ours, manifest, tolerance)
+        compare_masks_of_objects(differences, theirs, ours, pairs)
+    elif isinstance(theirs, SemanticMask) and isinstance(ours, SemanticMask):
+        compare_masks(differences, theirs, ours)
+
+
+def _compare_boxes(
+    differences: Differences,
+    theirs: Detections | Instances,
+    ours: Detections | Instances,
+    manifest: Manifest,
+    tolerance: dict[str, float],
+) -> NDArray[np.intp]:
+    return compare_detections(
+        differences,
+        theirs,
+        ours,
+        manifest.preprocess.place(*theirs.image_size),
+        thresholds=manifest.thresholds,
+        box_tolerance=tolerance["box_px"],
+        score_tolerance=tolerance["score"],
+        across_classes=bool(manifest.postprocessing.get("class_agnostic_nms")),
+    )
 
 
 def _in_words(differences: Differences, unreadable: int) -> str:

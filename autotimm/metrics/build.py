@@ -10,7 +10,9 @@ import torch
 from autotimm.metrics.classification import ClassificationMetric
 from autotimm.metrics.config import MetricConfig, Stage
 from autotimm.metrics.detection import DetectionMetric
+from autotimm.metrics.instances import InstanceMetric
 from autotimm.metrics.multi_label import MultiLabelMetric
+from autotimm.metrics.segmentation import SegmentationMetric
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
 from autotimm.runtime.results import Result
@@ -26,7 +28,7 @@ class TaskMetric(Protocol):
         """Forget everything seen."""
 
     def update(self, results: Sequence[Result], truths: Sequence[Any]) -> None:
-        """Add results and the truth of each: a class index, a 0/1 vector ``[C]``, or a ``GroundTruth``."""
+        """Add results and the truth of each: a class index, a 0/1 vector ``[C]``, a ``GroundTruth``, or a mask."""
 
     def compute(self) -> dict[str, float]:
         """Figures by name, over everything seen by all processes."""
@@ -39,6 +41,7 @@ def build_metric(
     class_names: Sequence[str] = (),
     multi_label: bool = False,
     threshold: float = 0.5,
+    ignore_index: int = 255,
     extra: Sequence[MetricConfig] = (),
     stage: Stage = "val",
 ) -> TaskMetric:
@@ -50,6 +53,7 @@ def build_metric(
         class_names: for figures that are given class by class.
         multi_label: classification with any number of labels an image.
         threshold: multi-label: the probability from which a label is predicted.
+        ignore_index: semantic segmentation: of pixels that are not labelled.
         extra: metrics beside the task's own.
         stage: those among them that are not for this stage are left out.
 
@@ -63,4 +67,8 @@ def build_metric(
         return ClassificationMetric(num_classes, class_names=class_names, extra=further)
     if task == "detection":
         return DetectionMetric(num_classes, class_names=class_names, extra=further)
+    if task == "instance_segmentation":
+        return InstanceMetric(num_classes, class_names=class_names, extra=further)
+    if task == "semantic_segmentation":
+        return SegmentationMetric(num_classes, ignore_index=ignore_index, class_names=class_names, extra=further)
     raise ConfigError(f"evaluation of {task} is not there yet")

@@ -49,6 +49,40 @@ class GatheredRows(Metric):
         }
 
 
+class GatheredSum(Metric):
+    """Counts that each process adds up, and those of all processes together.
+
+    Args:
+        shape: of the counts.
+    """
+
+    full_state_update = False
+    total: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(compute_with_cache=False)
+        self._nothing = torch.zeros(shape, dtype=torch.int64)
+        self.add_state("total", default=self._nothing, dist_reduce_fx="sum")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        super().reset()
+        self.update(self._nothing)  # so that a process that sees nothing has counts to send
+
+    def update(self, counts: Tensor) -> None:
+        """Add some."""
+        self.total += counts.to(self.total.device)
+
+    def compute(self) -> Tensor:
+        """The sum."""
+        return self.total
+
+    def gather(self) -> Tensor:
+        """The sum over all processes, on the host. Where there are several, all of them must call this."""
+        return self.compute().cpu()
+
+
 def several_processes() -> bool:
     """Whether this is one process of several that train or evaluate together."""
     distributed = torch.distributed

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from autotimm.models.classifier import ImageClassifier
+from autotimm.models.instance_segmentor import InstanceSegmentor
 from autotimm.models.object_detector import ObjectDetector
 from autotimm.models.record import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, constructor_arguments
+from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.models.torch_files import read_torch_file
 from autotimm.models.yolox.detector import YOLOXDetector
@@ -16,7 +18,7 @@ from autotimm.runtime.artifact import is_artifact
 from autotimm.runtime.errors import AutoTimmError, CheckpointError
 
 MODEL_CLASSES: dict[str, type[TaskModel]] = {
-    cls.__name__: cls for cls in (ImageClassifier, ObjectDetector, YOLOXDetector)
+    cls.__name__: cls for cls in (ImageClassifier, InstanceSegmentor, ObjectDetector, SemanticSegmentor, YOLOXDetector)
 }
 """The classes that a checkpoint may name."""
 

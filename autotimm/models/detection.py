@@ -77,21 +77,6 @@ class DetectionModel(TaskModel):
         """Height and width of the network input are multiples of this."""
         return self.strides[-1]
 
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Refuse a size of the network input that this network cannot take.
-
-        Args:
-            size: height and width.
-
-        Raises:
-            ConfigError: saying which it takes.
-        """
-        if any(side % self.size_divisor for side in size):
-            raise ConfigError(
-                f"the size is {size[0]}x{size[1]}, but {self.architecture} needs height and width in multiples of "
-                f"{self.size_divisor}"
-            )
-
     def bind_data(self, *, preprocess: Preprocess, class_names: tuple[str, ...], validation_images: list[str]) -> None:
         """Take over what the data module knows, provided that the network can take its size.
 
@@ -164,13 +149,21 @@ class DetectionModel(TaskModel):
 
     def infer(self, images: Tensor) -> dict[str, Tensor]:
         """The artifact's outputs, with torchvision's NMS in place of the graph's."""
-        entering = self.candidates(self.network(self.normalize(images)), (images.shape[1], images.shape[2]))
-        limit = self.max_detections_per_image
+        return self.detections(self.network(self.normalize(images)), (images.shape[1], images.shape[2]))
+
+    def detections(self, dense: DenseOutputs, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Thresholds and NMS, on what the network has answered to an input of this height and width.
+
+        Returns:
+            ``num_detections``, ``boxes``, ``scores`` and ``labels`` of the artifact, on the host.
+        """
+        entering = self.candidates(dense, size)
+        count, limit = len(entering), self.max_detections_per_image
         outputs = {
-            "num_detections": torch.zeros(len(images), 1, dtype=torch.int32),
-            "boxes": torch.zeros(len(images), limit, 4),
-            "scores": torch.zeros(len(images), limit),
-            "labels": torch.full((len(images), limit), -1, dtype=torch.int32),
+            "num_detections": torch.zeros(count, 1, dtype=torch.int32),
+            "boxes": torch.zeros(count, limit, 4),
+            "scores": torch.zeros(count, limit),
+            "labels": torch.full((count, limit), -1, dtype=torch.int32),
         }
         for index, (boxes, scores, labels) in enumerate(entering):
             rivals = torch.zeros_like(labels) if self.class_agnostic_nms else labels

@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from autotimm.data.batch import DetectionBatch
-from autotimm.dense import anchor_points, centered_scores, decode_fcos
+from autotimm.data.batch import DetectionBatch, InstanceBatch
+from autotimm.dense import DenseOutputs, anchor_points, centered_scores, decode_fcos
 from autotimm.losses.fcos import FCOSLoss, check_ranges, default_ranges
 from autotimm.losses.terms import check_terms
 from autotimm.losses.yolox import YOLOXLoss
@@ -21,7 +21,7 @@ from autotimm.models.custom_loss import RECORDED, custom_loss, is_recorded, reca
 from autotimm.models.detection import DetectionModel
 from autotimm.models.fcos.head import FCOSHead
 from autotimm.models.freezable import FreezableModel
-from autotimm.models.pyramid.backbone import create_pyramid_backbone
+from autotimm.models.pyramid.backbone import check_fixed_size, create_pyramid_backbone
 from autotimm.models.pyramid.fpn import FeaturePyramid
 from autotimm.models.pyramid.network import PyramidDetector
 from autotimm.models.seeding import seeded_weights
@@ -144,6 +144,7 @@ class ObjectDetector(FreezableModel, DetectionModel):
                 fpn_channels,
                 head_num_convs,
             )
+            network = self.extended(network, fpn_channels, num_classes)
         preprocess = preprocess_of(network.backbone.body)
         super().__init__(
             num_classes=num_classes,
@@ -199,6 +200,17 @@ class ObjectDetector(FreezableModel, DetectionModel):
             self.loss.loss_fns = {name: custom_loss(one) for name, one in given_losses.items()}
         self.set_up_backbone(frozen=freeze_backbone, unfreeze_epoch=unfreeze_epoch, lr_scale=backbone_lr_scale)
 
+    @staticmethod
+    def extended(network: PyramidDetector, channels: int, num_classes: int) -> PyramidDetector:
+        """The network with what a further task adds to it; called before the model itself is set up.
+
+        Args:
+            network: with the head of the boxes.
+            channels: of the pyramid.
+            num_classes: object classes.
+        """
+        return network
+
     def new_parts(self) -> tuple[nn.Module, ...]:
         """Pyramid and head."""
         network = self.network
@@ -222,13 +234,7 @@ class ObjectDetector(FreezableModel, DetectionModel):
             ConfigError: no multiple of 32; or another than that of a backbone of one size.
         """
         super().check_size(size)
-        fixed = self.network.backbone.fixed_size
-        if fixed is not None and size != fixed:
-            raise ConfigError(
-                f"the size is {size[0]}x{size[1]}, but backbone {self.backbone.model_name} was created for "
-                f"{fixed[0]}x{fixed[1]} and takes no other; create it for that size: "
-                f"BackboneConfig({self.backbone.model_name!r}, extra_kwargs={{'img_size': {size}}})"
-            )
+        check_fixed_size(self.network.backbone, self.backbone.model_name, size)
 
     @property
     def postprocessing(self) -> dict[str, str | bool]:
@@ -269,10 +275,13 @@ class ObjectDetector(FreezableModel, DetectionModel):
 
     def losses(self, batch: DetectionBatch, batch_index: int) -> dict[str, Tensor]:
         """The loss and its terms."""
+        return self.box_losses(self.training_network(self.normalize(batch.images)), batch)
+
+    def box_losses(self, outputs: DenseOutputs, batch: DetectionBatch | InstanceBatch) -> dict[str, Tensor]:
+        """The loss of classes and boxes, and its terms, from what the network has answered."""
         self._recall_losses()
         height, width = batch.images.shape[1:3]
         points, strides = anchor_points(height, width, self.strides, self.device)
-        outputs = self.training_network(self.normalize(batch.images))
         if isinstance(self.loss, FCOSLoss):
             return self.loss(outputs, points, strides, batch.boxes, batch.labels)
         losses = self.loss(outputs, points, strides, batch.boxes, batch.labels, use_l1=False)

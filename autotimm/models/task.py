@@ -117,6 +117,26 @@ class TaskModel(TrainableModule):
     def postprocessing(self) -> dict[str, str | bool]:
         """The choices of the post-processing, as the manifest records them."""
 
+    @property
+    def size_divisor(self) -> int:
+        """Height and width of the network input are multiples of this."""
+        return 1
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse a size of the network input that this network cannot take.
+
+        Args:
+            size: height and width.
+
+        Raises:
+            ConfigError: saying which it takes.
+        """
+        if any(side % self.size_divisor for side in size):
+            raise ConfigError(
+                f"the size is {size[0]}x{size[1]}, but {self.architecture} needs height and width in multiples of "
+                f"{self.size_divisor}"
+            )
+
     @abstractmethod
     def output_layout(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Name, numpy dtype and shape (without the batch) of every output of :meth:`infer`."""

@@ -54,6 +54,7 @@ def describe(model: TaskModel, batch: int | str = "batch") -> Manifest:
         postprocessing=model.postprocessing,
         hashes={"checkpoint_sha256": model.checkpoint_sha256} if model.checkpoint_sha256 else {},
         versions=library_versions(),
+        palette=getattr(model, "palette", None),
     )
 
 

@@ -16,10 +16,12 @@ from autotimm.runtime.errors import (
 )
 from autotimm.runtime.images import list_images, load_image
 from autotimm.runtime.manifest import Manifest, TensorSpec, Verification
+from autotimm.runtime.mask_regions import MaskRegion
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.preprocess import Placement, Preprocess
 from autotimm.runtime.resize import fit_image
 from autotimm.runtime.results import Classification, Detections, Result
+from autotimm.runtime.segmentation_results import Instances, SemanticMask
 
 __all__ = [
     "ArtifactError",
@@ -33,11 +35,14 @@ __all__ = [
     "Detections",
     "ExportError",
     "ImageError",
+    "Instances",
     "Manifest",
+    "MaskRegion",
     "Placement",
     "Predictor",
     "Preprocess",
     "Result",
+    "SemanticMask",
     "TensorSpec",
     "Verification",
     "VerificationError",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,12 @@ def color_of(label: int) -> Color:
 
 
 def draw_boxes(
-    image: Image.Image, boxes: NDArray[np.float32], labels: Sequence[int] | NDArray[np.int32], captions: Sequence[str]
+    image: Image.Image,
+    boxes: NDArray[np.float32],
+    labels: Sequence[int] | NDArray[np.int32],
+    captions: Sequence[str],
+    *,
+    thickness: int | None = None,
 ) -> Image.Image:
     """A copy of a picture, in RGB, with boxes and captions; the first boxes lie on top.
 
@@ -48,23 +54,30 @@ def draw_boxes(
         image: the picture, of any mode and size.
         boxes: ``[n, 4]`` xyxy in its pixels.
         labels: ``[n]`` class indices, which choose the colours.
-        captions: ``[n]`` texts.
+        captions: ``[n]`` texts; an empty one is not drawn.
+        thickness: pixels of the lines; by the size of the picture where absent.
     """
     canvas, pen = _canvas(image)
-    thickness = max(1, round(min(canvas.size) / 220))
+    thickness = thickness or max(1, round(min(canvas.size) / 220))
     items = list(zip(boxes.tolist(), labels, captions, strict=True))
     for box, label, _ in reversed(items):
         pen.rectangle(_pixels(box, canvas.size), outline=color_of(int(label)), width=thickness)
     # All captions after all boxes, so that no line runs through a text; the best are placed first and drawn last.
     placed: list[tuple[_Plate, Corner, Color]] = []
     for box, label, caption in items:
-        plate = _Plate.fitting(caption, canvas.size)
+        plate = _Plate.fitting(caption, canvas.size) if caption else None
         if plate is not None:
             corner = _free_corner(plate, _pixels(box, canvas.size), [(other, at) for other, at, _ in placed])
             placed.append((plate, corner, color_of(int(label))))
     for plate, corner, color in reversed(placed):
         plate.draw(pen, corner, color)
     return canvas
+
+
+def captions_cover(captions: Sequence[str], size: tuple[int, int]) -> float:
+    """The share of a picture of this ``(width, height)`` that captions take, were they to lie beside each other."""
+    plates = [_Plate.fitting(caption, size) for caption in captions]
+    return sum(plate.width * plate.height for plate in plates if plate) / (size[0] * size[1])
 
 
 def draw_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
@@ -80,6 +93,48 @@ def draw_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
     return canvas
 
 
+def draw_legend(
+    image: Image.Image, lines: Sequence[str], colors: Sequence[Color], busy: NDArray[np.bool_]
+) -> Image.Image:
+    """A copy of a picture, in RGB, with a legend in the corner where it hides the least.
+
+    It takes at most a third of the picture; how many lines found no place in it is said in its last one.
+
+    Args:
+        image: the picture, of any mode and size.
+        lines: texts, the most important first.
+        colors: of each text's background.
+        busy: ``[H, W]``: the pixels that should rather be seen.
+    """
+    canvas, pen = _canvas(image)
+    plates = _legend_plates(lines, canvas.size)
+    if not plates:
+        return canvas
+    width, height = plates[0].width, sum(plate.height for plate in plates)
+    corners = [(x, y) for y in (0, canvas.height - height) for x in (0, canvas.width - width)]
+    left, top = min(corners, key=lambda at: np.count_nonzero(busy[at[1] : at[1] + height, at[0] : at[0] + width]))
+    for plate, line, color in zip(plates, lines, colors, strict=False):
+        plate.draw(pen, (left, top), color if plate.text == line else _CAPTION_BACKGROUND)
+        top += plate.height
+    return canvas
+
+
+def _legend_plates(lines: Sequence[str], size: tuple[int, int]) -> list[_Plate]:
+    """In the largest letters in which all lines fit, else as many as fit in the smallest; all of one width."""
+    for letters in range(_letters_for(size), _SMALLEST_LETTERS - 1, -1):
+        most = min(len(lines), size[1] // _plate_height(letters))
+        for shown in range(most, 0, -1) if letters == _SMALLEST_LETTERS else (len(lines),):
+            if shown > most:
+                break
+            hidden = len(lines) - shown
+            texts = [*lines[:shown], *([f"and {hidden} more"] if hidden else [])]
+            plates = [_Plate.of(text, letters, size) for text in texts]
+            width, height = max((p.width for p in plates), default=0), sum(p.height for p in plates)
+            if width <= size[0] and height <= size[1] and 3 * width * height <= size[0] * size[1]:
+                return [replace(plate, width=width) for plate in plates]
+    return []
+
+
 @dataclass(frozen=True)
 class _Plate:
     """A text with its background, measured for a picture of one size."""
@@ -91,14 +146,18 @@ class _Plate:
     canvas_size: tuple[int, int]
 
     @classmethod
+    def of(cls, text: str, letters: int, canvas_size: tuple[int, int]) -> _Plate:
+        """In letters of this size."""
+        font = _font(letters)
+        return cls(text, font, *_extent(text, font, letters), canvas_size)
+
+    @classmethod
     def fitting(cls, text: str, canvas_size: tuple[int, int]) -> _Plate | None:
         """In the size that suits the picture or the largest that fits in; ``None`` where no legible one does."""
         width, height = canvas_size
-        # By the geometric mean of the sides, which suits panoramas as well as squares.
-        letters = min(max(10, round((width * height) ** 0.5 / 34)), 120)
+        letters = _letters_for(canvas_size)
         while letters >= _SMALLEST_LETTERS:
-            font = _font(letters)
-            plate = cls(text, font, *_extent(text, font, letters), canvas_size)
+            plate = cls.of(text, letters, canvas_size)
             if plate.width <= width and plate.height <= height:
                 return plate
             letters = min(letters - 1, int(letters * min(width / plate.width, height / plate.height)))
@@ -158,10 +217,20 @@ def _text_color(background: Color) -> Color:
     return (0, 0, 0) if luminance > 140 else (255, 255, 255)
 
 
+def _letters_for(size: tuple[int, int]) -> int:
+    """Pixels of the letters that suit a picture of this ``(width, height)``."""
+    # By the geometric mean of the sides, which suits panoramas as well as squares.
+    return min(max(10, round(math.sqrt(size[0] * size[1]) / 34)), 120)
+
+
 def _extent(text: str, font: FreeTypeFont | ImageFont, letters: int) -> tuple[int, int]:
     """Width and height of a text and its margins: the same height for every text of one size."""
     left, _, right, _ = font.getbbox(text)
-    return round(right - left + 0.5 * letters), round(1.35 * letters)
+    return round(right - left + 0.5 * letters), _plate_height(letters)
+
+
+def _plate_height(letters: int) -> int:
+    return round(1.35 * letters)
 
 
 @lru_cache(maxsize=16)

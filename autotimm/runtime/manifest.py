@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from autotimm.runtime.errors import ArtifactError, ConfigError
 from autotimm.runtime.preprocess import Preprocess
@@ -71,6 +71,8 @@ class Manifest:
     """Numbers baked into the graph's post-processing (score, iou, max_detections, candidates, ...)."""
     postprocessing: dict[str, str | bool] = field(default_factory=dict)
     """How the graph post-processes: activation, NMS form, class-agnostic or not, one or several labels a box."""
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    """Semantic segmentation: RGB 0..255 of each class, for drawings and mask files."""
     model_class: str = ""
     """The AutoTimm class that was exported."""
     hashes: dict[str, str] = field(default_factory=dict)
@@ -97,7 +99,7 @@ class Manifest:
             where: the artifact it came from, for messages.
 
         Raises:
-            ArtifactError: not JSON, not a manifest, or of a schema that this version does not know.
+            ArtifactError: not JSON, not a manifest, or of a schema or task that this version does not know.
         """
         try:
             data = json.loads(text)
@@ -105,6 +107,11 @@ class Manifest:
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{where}: the manifest is not readable ({error!r}); export the model again") from error
         _check_schema(str(schema), where)
+        if data.get("task", "") not in ("", *get_args(Task)):
+            raise ArtifactError(
+                f"{where}: its task is {data['task']!r}, which this version does not know: "
+                "pip install --upgrade autotimm-deploy"
+            )
         try:
             return cls._from_dict(data)
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
@@ -117,6 +124,8 @@ class Manifest:
         known["preprocess"] = Preprocess.from_dict(data["preprocess"])
         for side in ("inputs", "outputs"):
             known[side] = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in data[side])
+        if data.get("palette") is not None:
+            known["palette"] = tuple((int(red), int(green), int(blue)) for red, green, blue in data["palette"])
         record = data.get("verification", {})
         known["verification"] = Verification(
             **{name: record[name] for name in Verification.__dataclass_fields__ if name in record}

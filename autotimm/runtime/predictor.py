@@ -149,7 +149,15 @@ class Predictor:
     def finish(self, outputs: dict[str, NDArray[np.generic]], placements: Sequence[Placement]) -> list[Result]:
         """Results in source pixels from the engine's outputs; outputs past the placements are padding."""
         manifest = self.manifest
-        return assemble(manifest.task, outputs, placements, manifest.class_names, threshold=self._threshold)
+        return assemble(
+            manifest.task,
+            outputs,
+            placements,
+            manifest.class_names,
+            threshold=self._threshold,
+            mask_threshold=manifest.thresholds.get("mask", 0.5),
+            palette=manifest.palette,
+        )
 
     def _batch_size(self, asked: int | None) -> int:
         if asked is not None and asked < 1:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autotimm.runtime.drawing import draw_boxes, draw_caption
-from autotimm.runtime.errors import BackendUnavailableError
+from autotimm.runtime.result_formats import as_dict, coco_rows, named, supervision_package
+from autotimm.runtime.segmentation_results import Instances, SemanticMask
 
 if TYPE_CHECKING:
     import supervision
@@ -43,11 +44,11 @@ class Classification:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: the size of the image and one prediction per label."""
-        return _as_dict(self, _named(self.labels, self.scores, self.class_names))
+        return as_dict(self, named(self.labels, self.scores, self.class_names))
 
     def to_supervision(self) -> supervision.Classifications:
         """As ``supervision.Classifications`` (needs the package supervision)."""
-        converted = _supervision().Classifications(class_id=self.labels.astype(int), confidence=self.scores)
+        converted = supervision_package().Classifications(class_id=self.labels.astype(int), confidence=self.scores)
         return cast("supervision.Classifications", converted)
 
     def draw(self, image: Image.Image) -> Image.Image:
@@ -86,10 +87,10 @@ class Detections:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: the size of the image and one prediction per box."""
-        predictions = _named(self.labels, self.scores, self.class_names)
+        predictions = named(self.labels, self.scores, self.class_names)
         for prediction, box in zip(predictions, self.boxes, strict=True):
             prediction["box"] = [round(float(side), 3) for side in box]
-        return _as_dict(self, predictions)
+        return as_dict(self, predictions)
 
     def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """Rows of a COCO results file, boxes as ``[x, y, width, height]``.
@@ -98,17 +99,11 @@ class Detections:
             image_id: id of the image in the COCO annotation file.
             category_ids: the COCO id of each class, in the order of ``class_names``; the class index where absent.
         """
-        rows = []
-        for box, score, label in zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True):
-            x1, y1, x2, y2 = box
-            category = category_ids[label] if category_ids is not None else label
-            bbox = [x1, y1, x2 - x1, y2 - y1]
-            rows.append({"image_id": image_id, "category_id": category, "bbox": bbox, "score": score})
-        return rows
+        return coco_rows(self.boxes, self.scores, self.labels, image_id, category_ids)
 
     def to_supervision(self) -> supervision.Detections:
         """As ``supervision.Detections`` with ``data["class_name"]`` (needs the package supervision)."""
-        converted = _supervision().Detections(
+        converted = supervision_package().Detections(
             xyxy=self.boxes.reshape(-1, 4),
             confidence=self.scores,
             class_id=self.labels.astype(int),
@@ -122,22 +117,4 @@ class Detections:
         return draw_boxes(image, self.boxes, self.labels, captions)
 
 
-Result = Classification | Detections
-
-
-def _named(labels: NDArray[np.int32], scores: NDArray[np.float32], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    pairs = zip(labels.tolist(), scores.tolist(), strict=True)
-    return [{"label": label, "name": class_names[label], "score": round(score, 6)} for label, score in pairs]
-
-
-def _as_dict(result: Result, predictions: list[dict[str, Any]]) -> dict[str, Any]:
-    height, width = result.image_size
-    return {"width": width, "height": height, "task": result.task, "predictions": predictions}
-
-
-def _supervision() -> Any:
-    try:
-        import supervision
-    except ModuleNotFoundError as error:
-        raise BackendUnavailableError("to_supervision() needs supervision: pip install supervision") from error
-    return supervision
+Result = Classification | Detections | SemanticMask | Instances

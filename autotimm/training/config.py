@@ -19,13 +19,17 @@ from autotimm.training.summary import TrainingSummary
 
 _MODELS = {
     "ImageClassifier": "autotimm.models.classifier",
+    "InstanceSegmentor": "autotimm.models.instance_segmentor",
     "ObjectDetector": "autotimm.models.object_detector",
+    "SemanticSegmentor": "autotimm.models.semantic.segmentor",
     "YOLOXDetector": "autotimm.models.yolox.detector",
 }
 _DATA = {
     "DetectionDataModule": "autotimm.data.detection",
     "ImageDataModule": "autotimm.data.classification",
+    "InstanceSegmentationDataModule": "autotimm.data.instances",
     "MultiLabelImageDataModule": "autotimm.data.multi_label",
+    "SegmentationDataModule": "autotimm.data.segmentation",
 }
 _TRAINER = {"AutoTrainer": "autotimm.training.trainer"}
 _CLASSES = {"model": _MODELS, "data": _DATA, "trainer": _TRAINER}

@@ -6,10 +6,13 @@ import torch
 from PIL import Image
 
 from autotimm.benchmarks import backbones
-from autotimm.benchmarks.backbones import BACKBONES, CLASSES, HEADER, Walked, as_markdown, enliven, walk
+from autotimm.benchmarks.backbones import BACKBONES, CLASSES, enliven, walk
 from autotimm.benchmarks.detector_backbones import BACKBONES as OF_DETECTORS
 from autotimm.benchmarks.detector_backbones import walk_detector, write_boxed_images
 from autotimm.benchmarks.image_folders import write_image_folder
+from autotimm.benchmarks.segmentor_backbones import BACKBONES as OF_SEGMENTORS
+from autotimm.benchmarks.segmentor_backbones import walk_segmentor, write_masked_images
+from autotimm.benchmarks.walking import HEADER, Walked, as_markdown
 from autotimm.models.backbones import list_backbones
 
 
@@ -108,3 +111,18 @@ def test_a_backbone_of_a_detector(tmp_path: Path) -> None:
     unfit = walk_detector("levit_128s", data, tmp_path / "run")
     assert unfit.failure.startswith("creation failed: backbone levit_128s cannot be a pyramid")
     assert set(OF_DETECTORS) <= set(list_backbones())
+
+
+def test_a_backbone_of_a_segmentor(tmp_path: Path) -> None:
+    data = write_masked_images(tmp_path, images=2)
+    (tmp_path / "run").mkdir()
+    walked = walk_segmentor("test_resnet", data, tmp_path / "run", "deeplabv3plus")
+    assert walked.failure == ""
+    assert walked.size == (128, 160)
+    assert 0.5 < walked.loss < 5
+    assert walked.images == 2
+    assert walked.worst < 1e-3
+    assert walked.spread > 0.1
+    unfit = walk_segmentor("levit_128s", data, tmp_path / "run", "fcn")
+    assert unfit.failure.startswith("creation failed: backbone levit_128s cannot be a pyramid")
+    assert set(OF_SEGMENTORS) <= set(list_backbones())

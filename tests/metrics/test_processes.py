@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from autotimm.data.batch import GroundTruth
+from autotimm.data.batch import GroundTruth, InstanceTruth
 from autotimm.metrics import MetricConfig, TaskMetric, build_metric
+from autotimm.runtime.mask_regions import MaskRegion
 from autotimm.runtime.results import Classification, Detections
+from autotimm.runtime.segmentation_results import Instances, SemanticMask
 
 IMAGES, CLASSES = 11, 7
 NAMES = tuple("abcdefg")
@@ -76,6 +78,34 @@ def detected(blind: bool) -> tuple[TaskMetric, list[Any], list[Any]]:
     return build_metric("detection", CLASSES, class_names=NAMES, extra=() if blind else DETECTION), results, truths
 
 
+def segmented() -> tuple[TaskMetric, list[Any], list[Any]]:
+    """The same boxes, filled; the masks of what is found are those of the annotated objects, moved by a pixel."""
+    _, boxed, truths = detected(blind=False)
+    results, filled = [], []
+    for found, truth in zip(boxed, truths, strict=True):
+        regions, theirs = (
+            tuple(
+                MaskRegion(int(box[1]), int(box[0]), np.ones((int(box[3] - box[1]), int(box[2] - box[0])), bool))
+                for box in boxes
+            )
+            for boxes in (found.boxes, truth.boxes.numpy())
+        )
+        results.append(Instances((200, 200), NAMES, found.boxes, found.scores, found.labels, regions))
+        masks = tuple(region.rle((200, 200)) for region in theirs)
+        filled.append(InstanceTruth(*truth, masks))
+    return build_metric("instance_segmentation", CLASSES, class_names=NAMES), results, filled
+
+
+def labelled_pixels() -> tuple[TaskMetric, list[Any], list[Any]]:
+    """Masks of images of different sizes."""
+    random = np.random.default_rng(2)
+    sizes = [(3 + index, 5) for index in range(IMAGES)]
+    results = [SemanticMask(size, NAMES, random.integers(0, CLASSES, size).astype(np.uint8)) for size in sizes]
+    truths = [random.integers(0, CLASSES, size) for size in sizes]
+    extra = (MetricConfig("f1", metric_class="F1Score", params={"average": None}),)
+    return build_metric("semantic_segmentation", CLASSES, class_names=NAMES, extra=extra), results, truths
+
+
 def figures(start: int, stop: int) -> dict[str, Any]:
     """Of the images from ``start`` to ``stop``, in batches of two."""
     cases = {
@@ -83,6 +113,8 @@ def figures(start: int, stop: int) -> dict[str, Any]:
         "multi": classified(multi_label=True),
         "boxes": detected(blind=False),
         "blind": detected(blind=True),
+        "masks": segmented(),
+        "pixels": labelled_pixels(),
     }
     values: dict[str, Any] = {}
     for name, (metric, results, truths) in cases.items():
@@ -93,7 +125,7 @@ def figures(start: int, stop: int) -> dict[str, Any]:
                 last = min(first + 2, stop)
                 metric.update(results[first:last], truths[first:last])
             values[name] = metric.compute()
-        if name in ("single", "multi"):
+        if name in ("single", "multi", "pixels"):
             values[f"{name}_confusion"] = metric.confusion().tolist()  # type: ignore[attr-defined]
     return values
 
@@ -118,6 +150,8 @@ def test_two_processes_have_the_figures_of_one(split: int, tmp_path: Path, monke
     assert expected["single"]["widest/images"] == IMAGES
     assert 0 < expected["boxes"]["map"] < 1
     assert expected["blind"]["map"] == 0
+    assert 0 < expected["masks"]["mask_map"] < 1
+    assert 0 < expected["pixels"]["miou"] < 1
     for output in outputs:
         values = json.loads(output.splitlines()[-1])
         assert values.keys() == expected.keys()

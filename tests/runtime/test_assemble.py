@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from autotimm.runtime import ArtifactError, Classification, Detections, Placement, Preprocess
+from autotimm.runtime import ArtifactError, Classification, Detections, Instances, Placement, Preprocess, SemanticMask
 from autotimm.runtime.assemble import assemble
 
 
@@ -71,6 +72,76 @@ def test_a_missing_output() -> None:
         assemble("detection", outputs, [Placement((4, 4), (4, 4), (0, 0))], ["cat", "dog"])
 
 
-def test_a_task_of_a_newer_version() -> None:
-    with pytest.raises(ArtifactError, match="newer version"):
-        assemble("instance_segmentation", {}, [], [])
+FITS = [
+    Preprocess((48, 64)),
+    Preprocess((48, 64), fit="letterbox"),
+    Preprocess((48, 64), fit="letterbox", align="top_left"),
+    Preprocess((48, 64), fit="crop", crop_fraction=0.8),
+    Preprocess((32, 32), crop_fraction=0.9),
+]
+
+
+@pytest.mark.parametrize("size", [(48, 64), (20, 31), (300, 500), (60, 2000), (200, 12), (1, 1)])
+@pytest.mark.parametrize("preprocess", FITS, ids=lambda fit: f"{fit.fit} {fit.align} {fit.crop_fraction}")
+def test_classes_at_source_size(preprocess: Preprocess, size: tuple[int, int]) -> None:
+    """The part of the network's mask that shows the image, scaled by Pillow; its rim goes on beyond a crop."""
+    random = np.random.default_rng(0)
+    masks = random.integers(0, 5, (2, *preprocess.size), dtype=np.uint8)
+    placement = preprocess.place(*size)
+    slices, beyond = [], []
+    for offset, resized, side in zip(placement.offset, placement.resized_size, preprocess.size, strict=True):
+        start, stop = max(0, offset), min(side, offset + resized)
+        slices.append(slice(start, stop))
+        beyond.append((start - offset, offset + resized - stop))
+    scaled = np.pad(masks[1][tuple(slices)], beyond, mode="edge")
+    assert scaled.shape == placement.resized_size
+    expected = np.asarray(Image.fromarray(scaled).resize(size[::-1], Image.Resampling.NEAREST))
+    _, result = assemble("semantic_segmentation", {"mask": masks}, [placement] * 2, list("abcde"))
+    assert isinstance(result, SemanticMask)
+    assert (result.mask.shape, result.mask.dtype, result.image_size) == (size, np.uint8, size)
+    # Where a pixel's centre falls on the border of two network pixels, Pillow's sums of floats may take either.
+    rows, columns = (
+        (2 * np.arange(source) + 1) * resized % (2 * source) != 0
+        for source, resized in zip(size, placement.resized_size, strict=True)
+    )
+    np.testing.assert_array_equal(result.mask[rows][:, columns], expected[rows][:, columns])
+    masks[...] = 0
+    assert result.mask.any() == expected.any()  # a copy, not a view of the engine's memory
+
+
+def test_many_classes_take_more_than_a_byte() -> None:
+    outputs = {"mask": np.full((1, 4, 4), 299, np.int64)}
+    here = [Placement((8, 6), (4, 4), (0, 0))]
+    (result,) = assemble("semantic_segmentation", outputs, here, [str(label) for label in range(300)])
+    assert isinstance(result, SemanticMask)
+    assert (result.mask.dtype, result.mask.min()) == (np.int32, 299)
+    with pytest.raises(ArtifactError, match=r"299\.\.299, but its manifest names 256 classes"):  # 299 is 43 as a byte
+        assemble("semantic_segmentation", outputs, here, [str(label) for label in range(256)])
+
+
+def test_masks_at_source_size() -> None:
+    """A letterboxed photo, twice as large: the left half of each box is the object."""
+    preprocess = Preprocess((416, 416), fit="letterbox", align="top_left", antialias=False)
+    masks = np.zeros((2, 3, 28, 28), np.float32)
+    masks[..., :14] = 1.0
+    outputs = {**detection_outputs(), "masks": masks}
+    placements = [preprocess.place(416, 832), preprocess.place(10, 10)]
+    first, second = assemble("instance_segmentation", outputs, placements, ["cat", "dog"])
+    assert isinstance(first, Instances)
+    np.testing.assert_allclose(first.boxes, [[0, 0, 416, 208], [800, 400, 832, 416]])
+    assert (first.names, first.image_size, len(first.regions)) == (["dog", "cat"], (416, 832), 2)
+    rows, columns = np.nonzero(first.masks[0])
+    np.testing.assert_allclose([rows.min(), rows.max(), columns.min(), columns.max()], [0, 207, 0, 207], atol=1)
+    # Of the second box, 800 to 1000, the image shows the first 32 columns: its mask is not squeezed into those.
+    assert first.masks[1][405:, 804:832].all()
+    assert (len(second), second.masks.shape, second.areas.tolist()) == (0, (0, 10, 10), [])
+    stricter = assemble("instance_segmentation", outputs, placements, ["cat", "dog"], mask_threshold=1.0)[0]
+    assert isinstance(stricter, Instances)
+    assert stricter.areas.tolist() == [0, 0]
+
+
+def test_a_missing_mask() -> None:
+    with pytest.raises(ArtifactError, match="must have the output 'masks', but has num_detections, boxes"):
+        assemble("instance_segmentation", detection_outputs(), [Placement((4, 4), (4, 4), (0, 0))], ["cat", "dog"])
+    with pytest.raises(ArtifactError, match="must have the output 'mask'"):
+        assemble("semantic_segmentation", detection_outputs(), [Placement((4, 4), (4, 4), (0, 0))], ["cat", "dog"])

@@ -111,7 +111,11 @@ class DetectionGraph(ExportGraph):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of DESIGN's table, then the candidates."""
-        index, boxes, scores, labels = self.select(self.network(self.normalize(images)))
+        return self.detections(self.network(self.normalize(images)))
+
+    def detections(self, outputs: DenseOutputs) -> tuple[Tensor, ...]:
+        """The same, from what the network has answered."""
+        index, boxes, scores, labels = self.select(outputs)
         settings = self.settings
         valid = scores >= settings.score_threshold
         rivals, groups = (torch.zeros_like(labels), 1) if settings.class_agnostic else (labels, self.num_classes)

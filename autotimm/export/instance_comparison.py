@@ -1,0 +1,53 @@
+"""How far the masks of objects lie apart: at source size, and as the mask head gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autotimm.export.comparison import SAME_OBJECT_IOU, Differences, iou_matrix, match
+from autotimm.runtime.predictor import Predictor
+from autotimm.runtime.segmentation_results import Instances
+
+SAME_MASK_IOU = 0.99
+"""Two masks of one object that overlap less are not the same; rounding moves single pixels of an edge."""
+
+Outputs = Mapping[str, NDArray[np.generic]]
+
+
+def compare_masks_of_objects(
+    differences: Differences, reference: Instances, artifact: Instances, pairs: NDArray[np.intp]
+) -> None:
+    """Masks at source size of the objects that were matched by class and box.
+
+    Args:
+        differences: counts them as ``masks``, those that overlap too little as ``masks_apart``.
+        reference: of one image.
+        artifact: of the same image.
+        pairs: ``[pairs, 2]`` indices into the two.
+    """
+    overlaps = np.array([reference.regions[row].iou(artifact.regions[column]) for row, column in pairs.tolist()])
+    differences.compared["masks"] += len(pairs)
+    differences.compared["masks_apart"] += int((overlaps < SAME_MASK_IOU).sum())
+    differences.note("mask_iou_loss", 1.0 - overlaps)
+
+
+def compare_mask_probabilities(
+    differences: Differences, reference: Predictor, artifact: Predictor, pixels: NDArray[np.uint8]
+) -> None:
+    """The mask head's own answers for one prepared image ``[H, W, 3]``: of the same objects, cell by cell."""
+    expected, actual = (_objects(predictor, pixels) for predictor in (reference, artifact))
+    same_class = expected["labels"][:, None] == actual["labels"][None, :]
+    overlaps = iou_matrix(expected["boxes"], actual["boxes"])
+    pairs = match(np.where(same_class, overlaps, 0.0), SAME_OBJECT_IOU)
+    differences.compared["mask_cells"] += len(pairs) * int(np.prod(expected["masks"].shape[1:]))
+    differences.note("mask_probability", expected["masks"][pairs[:, 0]] - actual["masks"][pairs[:, 1]])
+
+
+def _objects(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Boxes, labels and masks of the first image of a run, without the padding of unused rows."""
+    outputs = predictor.run(np.repeat(pixels[None], predictor.fixed_batch or 1, axis=0))
+    count = int(outputs["num_detections"].ravel()[0])
+    return {name: outputs[name][0, :count].astype(np.float32) for name in ("boxes", "labels", "masks")}

@@ -1,0 +1,1 @@
+"""Semantic segmentation: DeepLabV3+ and FCN on timm backbones."""
