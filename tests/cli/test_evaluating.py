@@ -38,6 +38,32 @@ def test_detection(run: Run, detector_checkpoint: Path, detector_artifact: Path,
     assert "nothing annotated" in table  # the pictures have no large object
 
 
+def test_segmentation(
+    run: Run, segmentor_checkpoint: Path, segmentor_artifact: Path, squares: Path, tmp_path: Path
+) -> None:
+    values = metrics(run, segmentor_artifact, squares)
+    assert set(values) == {"miou", "pixel_accuracy", "mean_accuracy"}
+    checkpoint = metrics(run, segmentor_checkpoint, squares)
+    assert {name: checkpoint[name] for name in values} == pytest.approx(values, abs=1e-3)
+    assert metrics(run, segmentor_artifact, squares, "--window", 0.25) != values
+    # the strip that is not labelled is of no class; taken for the one that is ignored, nothing changes
+    refused = run("evaluate", segmentor_artifact, "--data", squares, "--ignore-index", 254)
+    assert "4 masks with numbers of no class: 0.png (255)" in refused.complaint
+    file = tmp_path / "pixels.csv"
+    table = run("evaluate", segmentor_artifact, "--data", squares, "--per-class", "--confusion-matrix", file)
+    with file.open(newline="") as opened:
+        headings, *rows = csv.reader(opened)
+    assert headings == ["truth / prediction", "noise", "light", "dark"]
+    counts = [[int(cell) for cell in row[1:]] for row in rows]
+    assert sum(map(sum, counts)) == 4 * 48 * 90
+    of_light = counts[1][1] / (sum(counts[1]) + sum(row[1] for row in counts) - counts[1][1])
+    assert f"{of_light:.4f}" in table.out
+    content = json.loads(run("evaluate", segmentor_artifact, "--data", squares, "--per-class", "--json", "-").out)
+    assert content["per_class"]["light"] == pytest.approx(of_light)
+    assert sum(content["per_class"].values()) / 3 == pytest.approx(values["miou"])
+    assert content["confusion_matrix"] == counts
+
+
 def test_mistakes(
     run: Run, classifier_artifact: Path, detector_artifact: Path, color_images: Path, boxed_images: Path, tmp_path: Path
 ) -> None:
@@ -56,7 +82,7 @@ def test_mistakes(
     unknown = run("evaluate", classifier_artifact, "--data", color_images, "--metric", "F1Scor").complaint
     assert "did you mean F1Score" in unknown
     no_matrix = run("evaluate", detector_artifact, "--data", boxed_images, "--confusion-matrix", tmp_path / "m.csv")
-    assert "is for classifiers" in no_matrix.complaint
+    assert "is for classes of images or pixels, and" in no_matrix.complaint
     assert not (tmp_path / "m.csv").exists()
 
 

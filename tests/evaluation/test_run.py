@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from autotimm.evaluation import evaluate, evaluation_report
 from autotimm.export import export_to_onnx
@@ -235,3 +236,33 @@ def test_data_of_another_task(
     with pytest.raises(DataError, match="but the model is a classifier"):
         evaluate(trained_checkpoint, tmp_path)
     assert evaluate(detector, tmp_path)["map"] > 0.9
+
+
+def test_masks_in_other_numbers_and_colours_measure_the_same(
+    segmentor_artifact: Path, squares: Path, tmp_path: Path
+) -> None:
+    """The model's classes are found by name, whatever numbers or colours the files have."""
+    values = evaluate(segmentor_artifact, squares)
+    colors = {0: (9, 9, 9), 1: (250, 250, 0), 2: (0, 0, 90), 255: (255, 255, 255)}
+    for kind in ("numbers", "colours"):
+        shutil.copytree(squares / "val" / "images", tmp_path / kind / "val" / "images")
+        (tmp_path / kind / "val" / "masks").mkdir()
+    (tmp_path / "numbers" / "classes.txt").write_text("dark\nlight\nnoise\n")
+    for path in sorted((squares / "val" / "masks").iterdir()):
+        with Image.open(path) as image:
+            mask = np.asarray(image)
+        turned = np.where(mask == 255, mask, 2 - mask.astype(int)).astype(np.uint8)
+        Image.fromarray(turned).save(tmp_path / "numbers" / "val" / "masks" / path.name)
+        painted = np.array([colors.get(number, (0, 0, 0)) for number in range(256)], np.uint8)[mask]
+        Image.fromarray(painted).save(tmp_path / "colours" / "val" / "masks" / path.name)
+    assert evaluate(segmentor_artifact, tmp_path / "numbers") == values
+    mapping = {"9, 9, 9": "noise", "250, 250, 0": "light", "0, 0, 90": "dark", "255, 255, 255": None}
+    assert evaluate(segmentor_artifact, tmp_path / "colours", class_mapping=mapping) == values
+    (tmp_path / "numbers" / "classes.txt").write_text("dark\nlight\nfog\n")
+    with pytest.raises(DataError, match="classes that the model does not know: fog"):
+        evaluate(segmentor_artifact, tmp_path / "numbers")
+    with pytest.raises(DataError, match=r"is a file, but the model is for semantic segmentation"):
+        evaluate(segmentor_artifact, tmp_path / "numbers" / "classes.txt")
+    report = evaluation_report(segmentor_artifact, squares)
+    assert report.has_confusion
+    assert np.mean(list(report.per_class().values())) == pytest.approx(values["miou"])
