@@ -50,5 +50,6 @@ class InstanceGraph(DetectionGraph):
         regions = align_regions_portably(levels, self.region_strides, boxes, self.bins).flatten(0, 1)
         logits: Tensor = self.network.mask_head(regions)
         classes = labels.flatten().long().clamp(min=0)
-        own = logits.flatten(0, 1)[torch.arange(logits.shape[0], device=labels.device) * self.num_classes + classes]
+        rows = torch.arange(logits.shape[0], device=labels.device) * self.num_classes + classes
+        own = logits.flatten(0, 1).index_select(0, rows)
         return torch.unflatten(own.sigmoid(), 0, (-1, boxes.shape[1])) * (labels >= 0)[:, :, None, None]
