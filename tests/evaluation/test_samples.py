@@ -171,6 +171,13 @@ def test_mistakes_in_the_names_of_columns(listed: Path, color_images: Path, boxe
         read_evaluation_set("classification", color_images, NAMES, columns={"label": "class_id"})
     with pytest.raises(ConfigError, match=r"columns of a CSV file \(label\), but the data is .*val\.json"):
         read_evaluation_set("detection", boxed_images, ("cat", "dog", "fox"), columns={"label": "class_id"})
+    with pytest.raises(ConfigError, match="columns names columns of a CSV file"):
+        read_evaluation_set("semantic_segmentation", color_images, NAMES, columns={"label": "class_id"})
+
+
+def test_masks_of_objects_are_in_coco_files(boxed_images: Path) -> None:
+    with pytest.raises(ConfigError, match="format is 'voc', but masks of objects are read from COCO files only"):
+        read_evaluation_set("instance_segmentation", boxed_images, ("cat", "dog", "fox"), format="voc")
 
 
 def test_files_that_are_not_there(listed: Path, color_images: Path) -> None:
