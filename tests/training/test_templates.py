@@ -16,6 +16,7 @@ def test_there_is_one_for_each_task() -> None:
         "multilabel",
         "probe",
         "segmentation",
+        "yolox",
     ]
     with pytest.raises(ConfigError, match="did you mean classification"):
         read_template("classificaton")
