@@ -90,7 +90,7 @@ class MaskCrops(NamedTuple):
                 at = begins[:, None, None] + (row * width)[:, :, None] + column[:, None, :]
                 share = row_share[:, :, None] * column_share[:, None, :]
                 values += self.pixels[at.clamp(0, self.pixels.numel() - 1)] * share
-        return values.unflatten(1, (bins, SAMPLES)).unflatten(3, (bins, SAMPLES)).mean(dim=(2, 4))
+        return values.reshape(len(boxes), bins, SAMPLES, bins, SAMPLES).mean(dim=(2, 4))
 
 
 def _between(position: Tensor, side: int, start: Tensor, length: Tensor) -> list[tuple[Tensor, Tensor]]:

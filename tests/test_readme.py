@@ -129,6 +129,18 @@ def test_python_of_the_training_page_runs(reader: Path, color_images: Path, caps
     assert "best_checkpoint" in capsys.readouterr().out
 
 
+def test_python_of_the_evaluation_page_runs(
+    reader: Path, detector_artifact: Path, boxed_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = blocks(ROOT / "docs" / "evaluation.md", "python")
+    (reader / "data").mkdir()
+    (reader / "data" / "cells").symlink_to(boxed_images)
+    (reader / "cells.onnx").symlink_to(detector_artifact)
+    exec(compile(code, "docs/evaluation.md", "exec"), {"__name__": "__main__"})
+    assert "(2, 2, 101)" in capsys.readouterr().out
+    assert (reader / "curves.svg").is_file()
+
+
 @pytest.mark.parametrize("path", [path for path in EXAMPLES if path.suffix == ".yaml"], ids=lambda path: path.name)
 def test_example_configurations_are_understood(path: Path) -> None:
     config = load_config(path)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 from autotimm.runtime.errors import AutoTimmError
@@ -18,6 +20,18 @@ from autotimm.runtime.errors import AutoTimmError
 # No markup: file names, class names and shapes hold brackets. No wrapping: a line that is piped or copied stays one.
 out = Console(highlight=False, markup=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output: as wide as the terminal, or as its longest lines where that is none."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    width = Measurement.get(out, out.options.update(max_width=_UNLIMITED), table).maximum
+    Console(file=out.file, highlight=False, markup=False, width=width).print(table)
+
+
+_UNLIMITED = 100_000
 
 
 def complain(message: str) -> None:

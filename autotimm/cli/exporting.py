@@ -46,6 +46,10 @@ def export(
         bool | None,
         typer.Option("--class-agnostic-nms/--nms-per-class", help="Whether boxes of all classes suppress one another."),
     ] = None,
+    multi_label: Annotated[
+        bool | None,
+        typer.Option("--multi-label/--single-label", help="Whether every class of a location can be a detection."),
+    ] = None,
     verify_images: Annotated[
         Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
     ] = None,
@@ -71,6 +75,7 @@ def export(
             candidates=candidates,
             nms=nms.value,
             class_agnostic_nms=class_agnostic_nms,
+            multi_label=multi_label,
             verify_images=verify_images,
             verify=verify,
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -57,10 +59,20 @@ def backbones(
 
     names = list_backbones(pattern, pretrained_only=pretrained)
     if not names:
-        raise ConfigError.unknown("backbone", pattern, list_backbones())
+        raise ConfigError(_no_backbone(pattern, list_backbones(pretrained_only=pretrained), pretrained))
     for name in names:
         typer.echo(name)
     err.print(f"{len(names)} backbones")
+
+
+def _no_backbone(pattern: str, known: Sequence[str], pretrained: bool) -> str:
+    """That nothing matches, with names and families (what stands before the first underscore) that are near."""
+    families = {name.partition(".")[0].partition("_")[0] for name in known}
+    word = pattern.strip().lower().strip("*?")
+    near = difflib.get_close_matches(word, sorted({*known, *families}), n=6)
+    what = f"no backbone{' with pretrained weights' if pretrained else ''} matches {pattern!r}"
+    hint = f"did you mean {', '.join(near)}?" if near else "autotimm backbones lists all of them"
+    return f"{what}; {hint}"
 
 
 def doctor(json_out: JsonOut = None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from autotimm.cli.console import complain, err, out, progress_bar, write_json
+from autotimm.cli.console import complain, err, print_table, progress_bar, write_json
 from autotimm.cli.options import JsonOut, ModelPath, Provider, Threads, open_predictor
 from autotimm.runtime.errors import AutoTimmError, ConfigError
 
@@ -68,7 +68,7 @@ def predict(
     if json_out is not None:
         write_json(rows, json_out)
     if str(json_out) != "-" and table.rows:
-        out.print(table)
+        print_table(table)
     if saving.saved:
         err.print(f"pictures are in {' and '.join(str(folder) for folder in (save, save_masks) if folder)}")
     if failed:

@@ -29,7 +29,7 @@ def train(
         typer.Option(
             metavar="TASK",
             help="Print a configuration to start from, and train nothing: classification, probe, multilabel, "
-            "detection (YOLOX), detector (any backbone), segmentation. For example: "
+            "detection (YOLOX), detector (any backbone), segmentation, instances. For example: "
             "autotimm train --init probe > config.yaml",
         ),
     ] = None,

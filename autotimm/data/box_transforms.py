@@ -42,7 +42,7 @@ def check_box_augmentation(name: str) -> BoxAugmentation:
     for known in get_args(BoxAugmentation):
         if name == known:
             return known  # type: ignore[no-any-return]
-    raise ConfigError.unknown("augmentation for images with boxes", name, (*get_args(BoxAugmentation), "yolox"))
+    raise ConfigError.unknown("augmentation for images with boxes", name, ("auto", *get_args(BoxAugmentation), "yolox"))
 
 
 def augment_boxed(

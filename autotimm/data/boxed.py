@@ -47,7 +47,7 @@ class BoxedImage:
 
 @dataclass(frozen=True, eq=False)
 class BoxedData:
-    """The images of one split, in the order of its file; those without objects are kept."""
+    """The images of one split, those without objects too: COCO's in the order of their ids, others as in the file."""
 
     source: Path
     """The file or folder of the annotations, for messages."""

@@ -67,6 +67,7 @@ def read_coco(
         objects = _objects(rows_of[row["id"]], index_of, str(row["file_name"]), bad, size if masks else None)
         records.append(boxed_image(path, _whole(row, "id", annotations), size, objects, bad))
     bad.settle(annotations, records)
+    records.sort(key=lambda image: image.image_id)  # pycocotools takes them so, which decides between equal scores
     return BoxedData(annotations, names, tuple(ids), tuple(records))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,10 @@ class DetectionDataModule(VisionDataModule):
         box_columns: of CSV files, with xmin, ymin, xmax and ymax, in pixels.
         label_column: of CSV files, with the class of the box.
         augmentation: ``default``, ``light``, ``none``; or ``yolox``, the official YOLOX recipe for the size of the
-            model that is trained, with mosaic, mixup and batches of changing size; or a :class:`YOLOXAugmentation` with
-            settings of your own.
+            model that is trained, with mosaic, mixup and batches of changing size. ``auto`` is what the recipe of that
+            model says: ``yolox`` for :class:`YOLOXDetector`, ``default`` for others. Settings of your own are a
+            :class:`YOLOXAugmentation`, or ``{"yolox": {"mixup": 0.0}}`` with those that the model's recipe has
+            otherwise.
         image_cache: MiB of decoded images that each process keeps for the ``yolox`` augmentation, which needs most of
             them several times.
         seed: of the order and the augmentation.
@@ -81,7 +83,7 @@ class DetectionDataModule(VisionDataModule):
         image_column: str = IMAGE_COLUMN,
         box_columns: Sequence[str] = ("xmin", "ymin", "xmax", "ymax"),
         label_column: str = LABEL_COLUMN,
-        augmentation: str | YOLOXAugmentation = "default",
+        augmentation: str | Mapping[str, Any] | YOLOXAugmentation = "auto",
         image_cache: int = 256,
         seed: int = 0,
         bad_images: str = "refuse",
@@ -90,9 +92,7 @@ class DetectionDataModule(VisionDataModule):
         super().__init__(root, image_size, batch_size, num_workers, seed=seed, bad_images=bad_images)
         self.format = check_box_format(format)
         self.columns = BoxColumns(image_column, tuple(box_columns), label_column)
-        if isinstance(augmentation, str) and augmentation != "yolox":
-            augmentation = check_box_augmentation(augmentation)
-        self.augmentation = augmentation
+        self.augmentation = _checked_augmentation(augmentation)
         if image_cache < 0:
             raise ConfigError(f"image_cache is {image_cache}, but must be a number of MiB, 0 for none")
         self.image_cache = image_cache
@@ -174,24 +174,28 @@ class DetectionDataModule(VisionDataModule):
     def recipe(self) -> YOLOXAugmentation | None:
         """The settings of the YOLOX augmentation: those given, else the model's, else the official ones of YOLOX-s.
 
-        ``None`` with another augmentation.
+        ``None`` with another augmentation; with ``auto`` also where the model has no such recipe.
         """
-        if isinstance(self.augmentation, YOLOXAugmentation):
-            return self.augmentation
-        if self.augmentation != "yolox":
-            return None
+        given = self.augmentation
+        if isinstance(given, YOLOXAugmentation):
+            return given
         model: Any = None if self.trainer is None else self.trainer.lightning_module
-        if hasattr(model, "recipe_augmentation"):
-            recipe: YOLOXAugmentation = model.recipe_augmentation()
-            return recipe
-        return YOLOXAugmentation()
+        of_model: YOLOXAugmentation | None = (
+            model.recipe_augmentation() if hasattr(model, "recipe_augmentation") else None
+        )
+        if given == "auto":
+            return of_model
+        if isinstance(given, Mapping):
+            return (of_model or YOLOXAugmentation()).changed(given["yolox"])
+        return of_model or YOLOXAugmentation() if given == "yolox" else None
 
     def _train_dataset(self) -> TrainingSamples:
         images, policy = self._train.images, self.bad_images.policy
         recipe = self.recipe
         if recipe is not None:
             return ComposedImages(images, self.preprocess, recipe, policy, self.image_cache << 20)
-        return TrainingImages(images, self.preprocess, check_box_augmentation(str(self.augmentation)), policy)
+        name = "default" if self.augmentation == "auto" else str(self.augmentation)
+        return TrainingImages(images, self.preprocess, check_box_augmentation(name), policy)
 
     def _val_dataset(self) -> EvaluationImages:
         return EvaluationImages(self._val.images, self.preprocess, self.bad_images.policy)
@@ -210,7 +214,22 @@ class DetectionDataModule(VisionDataModule):
         def plain_from() -> float:
             return (lengths if trainer is None else lengths.in_training(trainer)).plain_from
 
-        return YOLOXPlan(recipe, self.preprocess.size, self.seed, batches, plain_from)
+        return YOLOXPlan(recipe, self.preprocess.size, self.seed, batches, plain_from, self.largest_batches)
+
+
+def _checked_augmentation(
+    given: str | Mapping[str, Any] | YOLOXAugmentation,
+) -> str | Mapping[str, Any] | YOLOXAugmentation:
+    if isinstance(given, Mapping):
+        if set(given) != {"yolox"} or not isinstance(given["yolox"], Mapping):
+            raise ConfigError(
+                f"augmentation is {dict(given)}, but settings of your own are written {{yolox: {{mixup: 0.0}}}}"
+            )
+        YOLOXAugmentation().changed(given["yolox"])  # what is wrong is said now, and not when there are batches
+        return given
+    if isinstance(given, YOLOXAugmentation) or given in ("auto", "yolox"):
+        return given
+    return check_box_augmentation(given)
 
 
 def _path(given: str | Path | None) -> Path | None:

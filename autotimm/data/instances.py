@@ -95,7 +95,7 @@ class InstanceSegmentationDataModule(DetectionDataModule):
         """Path and annotated objects, masks included, of each validation image."""
         return [(image.path, instance_truth(image)) for image in self._val.images]
 
-    def _train_dataset(self) -> TrainingInstances:  # type: ignore[override]
+    def _train_dataset(self) -> TrainingInstances:
         augmentation = check_box_augmentation(str(self.augmentation))
         return TrainingInstances(self._train.images, self.preprocess, augmentation, self.bad_images.policy)
 

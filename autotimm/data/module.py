@@ -33,8 +33,8 @@ class VisionDataModule(pl.LightningDataModule, ABC):
     """
 
     kind: str
-    """What the labels are: ``classification``, ``multi-label classification``, ``detection`` or
-    ``semantic_segmentation``."""
+    """What the labels are: ``classification``, ``multi-label classification``, ``detection``,
+    ``semantic_segmentation`` or ``instance_segmentation``."""
     collate: Callable[[list[Any]], Any]
 
     def __init__(
@@ -55,6 +55,9 @@ class VisionDataModule(pl.LightningDataModule, ABC):
         self.seed = seed
         self.bad_images = BadImages(bad_images)
         """What is done about images that cannot be read, and those that were met."""
+        self.largest_batches = False
+        """Whether all training batches are as large as the largest of a training whose batches change in size; for
+        finding out what fits into memory."""
         self._preprocess: Preprocess | None = None
         self._told_of_small_data = False
 

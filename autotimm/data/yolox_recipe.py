@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,8 @@ class YOLOXAugmentation:
     """Epochs at the end without mosaic and mixup."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _checked(field.name, getattr(self, field.name), field.default))
         for name in ("mosaic", "mixup", "flip"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"{name} of YOLOXAugmentation is {getattr(self, name)}, but must be in 0..1")
@@ -79,6 +81,34 @@ class YOLOXAugmentation:
             return cls()
         small = cls(scale=(0.5, 1.5), mixup=0.0, multi_scale=(320, 640), base_size=416)
         return replace(small, mosaic=0.5) if name == "yolox-nano" else small
+
+    def changed(self, settings: Mapping[str, Any]) -> YOLOXAugmentation:
+        """These settings with some others, as a configuration file may have them: lists stand for pairs.
+
+        Raises:
+            ConfigError: one that is not there (near matches are named), or cannot have this value.
+        """
+        known = [field.name for field in fields(self)]
+        for name in settings:
+            if name not in known:
+                raise ConfigError.unknown("setting of the yolox augmentation", str(name), known)
+        return replace(self, **settings)
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """A value of the type of its default: numbers, or as many of them in a tuple or a list."""
+    if name == "multi_scale" and value is None:
+        return None
+    wanted = default if isinstance(default, tuple) else (default,)
+    given = tuple(value) if isinstance(default, tuple) and isinstance(value, tuple | list) else (value,)
+    whole = all(isinstance(one, int) for one in wanted)
+    if len(given) != len(wanted) or not all(
+        isinstance(one, int if whole else int | float) and not isinstance(one, bool) for one in given
+    ):
+        kind = "whole number" if whole else "number"
+        expected = f"a {kind}" if len(wanted) == 1 else f"{len(wanted)} {kind}s, such as {list(wanted)}"
+        raise ConfigError(f"{name} of YOLOXAugmentation is {value!r}, but must be {expected}")
+    return given if isinstance(default, tuple) else value
 
 
 class Partners(NamedTuple):
@@ -111,20 +141,39 @@ class YOLOXPlan:
     """In an epoch; asked when there are batches, since a trainer knows it only then."""
     plain_from: Callable[[], float]
     """The epoch, not always a whole one, from which there is no mosaic; asked likewise."""
+    largest_only: bool = False
+    """Whether all batches are as large as the largest that can come: to see what fits into memory."""
 
     def __call__(self, epoch: int, batch: int) -> BatchSetting:
         """The setting of a batch, both counted from 0."""
         per_epoch = max(1, self.batches())
         composed = epoch + batch / per_epoch < self.plain_from()
-        return BatchSetting(self._size_of((epoch * per_epoch + batch) // self.recipe.resize_every), composed)
+        block = (epoch * per_epoch + batch) // self.recipe.resize_every
+        return BatchSetting(self.largest if self.largest_only else self._size_of(block), composed)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """``(height, width)`` of the largest batches that can come."""
+        if self.recipe.multi_scale is None:
+            return self.size
+        height, width = self._scaled(self._steps()[1])
+        return max(height, self.size[0]), max(width, self.size[1])
 
     def _size_of(self, block: int) -> tuple[int, int]:
         """The size of one run of batches; the first has that of evaluation, as the official training begins."""
         if self.recipe.multi_scale is None or block == 0:
             return self.size
+        low, high = self._steps()
+        return self._scaled(int(np.random.default_rng((self.seed, block)).integers(low, high + 1)))
+
+    def _steps(self) -> tuple[int, int]:
+        """Least and greatest height, in steps."""
+        low, high = self.recipe.multi_scale or (self.recipe.base_size, self.recipe.base_size)
+        per_step = self.size[0] / self.recipe.base_size / STEP
+        return max(1, round(low * per_step)), max(1, round(high * per_step))
+
+    def _scaled(self, steps: int) -> tuple[int, int]:
         height, width = self.size
-        low, high = (max(1, round(side * height / self.recipe.base_size / STEP)) for side in self.recipe.multi_scale)
-        steps = int(np.random.default_rng((self.seed, block)).integers(low, high + 1))
         return steps * STEP, max(1, int(steps * width / height)) * STEP
 
 

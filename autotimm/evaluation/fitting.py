@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from autotimm.data.box_csv import BoxColumns, is_box_csv
+from autotimm.data.box_csv import is_box_csv
 from autotimm.data.box_formats import formats_there
+from autotimm.evaluation.columns import TableColumns
 from autotimm.runtime.errors import DataError
 from autotimm.runtime.images import EXTENSIONS
 from autotimm.runtime.manifest import Task
 
 
-def check_data_fits(task: Task, data: str | Path, annotations: str | Path | None = None) -> None:
+def check_data_fits(
+    task: Task, data: str | Path, annotations: str | Path | None = None, columns: Mapping[str, str] | None = None
+) -> None:
     """Say it where data are of another task than the model. What is wrong within them is found when they are read.
 
     Args:
         task: of the model.
         data: a folder or a CSV file, which may not exist.
         annotations: the COCO JSON file, where one was named.
+        columns: of a CSV file, where their names are others.
 
     Raises:
         DataError: the data are of another task.
     """
-    root = Path(data)
+    root, boxes = Path(data), TableColumns(columns or {}).boxes
     if task == "detection" and annotations is None:
-        if root.is_file() and not is_box_csv(root, BoxColumns()):
+        if root.is_file() and not is_box_csv(root, boxes):
             raise DataError(
                 f"{root}: is a file of labels, but the model is a detector: give a folder with images and boxes (COCO: "
-                "annotations/val.json), a CSV file with the columns image, xmin, ymin, xmax, ymax, label, or the "
-                "annotation file as annotations (--annotations)"
+                f"annotations/val.json), a CSV file with the columns {', '.join(boxes.names)} (--column renames them), "
+                "or the annotation file as annotations (--annotations)"
             )
-        boxed = _annotations(root) or any(formats_there(root, split) for split in ("val", "train", "test"))
+        boxed = _annotations(root) or any(formats_there(root, split, boxes) for split in ("val", "train", "test"))
         if not boxed and (_holds_images(root) or _holds_split_images(root)):
             raise DataError(
                 f"{root}: has images in folders of classes and no annotations of boxes, but the model is a detector: "
                 "give a folder with boxes (COCO: annotations/val.json), or the annotation file as annotations "
                 "(--annotations)"
             )
+    if task == "instance_segmentation" and root.is_file():
+        raise DataError(
+            f"{root}: is a file, but the model is for instance segmentation: give a folder with images and COCO "
+            "annotations with masks (annotations/val.json), and another place of these as annotations (--annotations)"
+        )
     if task == "semantic_segmentation" and root.is_file():
         raise DataError(
             f"{root}: is a file, but the model is for semantic segmentation: give a folder with images and masks "

@@ -1,4 +1,4 @@
-"""What an evaluation has found: the figures, and which classes were taken for which."""
+"""What an evaluation has found: the figures, those of each class, and whatever a task has beside them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.metrics import ClassificationMetric, DetectionMetric, MultiLabelMetric, SegmentationMetric, TaskMetric
+from autotimm.evaluation.per_class import ClassRow, classification_rows, detection_rows, instance_rows, pixel_rows
+from autotimm.evaluation.precision_recall import PrecisionRecall
+from autotimm.metrics import (
+    ClassificationMetric,
+    DetectionMetric,
+    InstanceMetric,
+    MultiLabelMetric,
+    SegmentationMetric,
+    TaskMetric,
+)
 from autotimm.runtime.errors import ConfigError
 
 _CONFUSING = ClassificationMetric | MultiLabelMetric | SegmentationMetric
@@ -26,6 +35,8 @@ class EvaluationReport:
     """How many were evaluated."""
     metric: TaskMetric = field(repr=False)
     """The object that has seen them."""
+    bad_images: tuple[str, ...] = ()
+    """What is wrong with those that were passed over."""
 
     @property
     def has_confusion(self) -> bool:
@@ -47,11 +58,43 @@ class EvaluationReport:
             )
         return self.metric.confusion()
 
-    def per_class(self) -> dict[str, float]:
-        """The figure of each class by its name: IoU of pixels, or average precision of boxes; none for classifiers."""
-        if not isinstance(self.metric, DetectionMetric | SegmentationMetric):
-            return {}
-        return {self.class_names[index]: value for index, value in self.metric.compute_per_class().items()}
+    @property
+    def has_per_class(self) -> bool:
+        """Whether there is :meth:`per_class`."""
+        return self.has_confusion or isinstance(self.metric, DetectionMetric | InstanceMetric)
+
+    def per_class(self) -> list[ClassRow]:
+        """Figures of each class of the model, in its order, under ``class`` its name; NaN where one is not defined.
+
+        Of a detector: ``objects`` (annotated boxes, without crowds) and the ``images`` that have some; ``ap``,
+        ``ap_50``, ``ap_75``, ``ar_100`` as pycocotools gives them; and at IoU .5 the highest F1, ``best_f1``, with the
+        ``threshold`` of the score from which on it is reached, and ``precision`` and ``recall`` there.
+
+        Of a classifier: the ``images`` of the class, ``precision``, ``recall``, ``f1``. Of semantic segmentation: the
+        ``pixels`` of the class, ``iou``, ``precision``, ``recall``. Of instance segmentation: ``mask_ap``.
+
+        Raises:
+            ConfigError: the task has no figures of classes.
+        """
+        if isinstance(self.metric, DetectionMetric):
+            return detection_rows(self.metric.evaluation(), self.class_names)
+        if isinstance(self.metric, InstanceMetric):
+            return instance_rows(self.metric.compute_per_class(), self.class_names)
+        if not self.has_confusion:
+            raise ConfigError("this model's task has no figures of classes")
+        rows = pixel_rows if isinstance(self.metric, SegmentationMetric) else classification_rows
+        return rows(self.confusion(), self.class_names)
+
+    def precision_recall(self) -> PrecisionRecall:
+        """The curves of a detector; ``report.precision_recall().save("curves.png")`` draws them.
+
+        Raises:
+            ConfigError: the model is no detector.
+            DataError: no object is annotated.
+        """
+        if not isinstance(self.metric, DetectionMetric):
+            raise ConfigError("precision over recall is of detectors only, and this model is none")
+        return PrecisionRecall.of(self.metric.evaluation(), self.class_names)
 
     def confusion_table(self) -> list[list[str | int]]:
         """:meth:`confusion` with headings, the first row and column: truths downwards, predictions across.

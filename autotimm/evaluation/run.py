@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from autotimm.data.bad_images import BadImages
+from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import check_size
+from autotimm.data.tables import SEPARATOR
 from autotimm.evaluation.fitting import check_data_fits
 from autotimm.evaluation.report import EvaluationReport
 from autotimm.evaluation.samples import read_evaluation_set
@@ -30,6 +33,9 @@ def evaluate(
     images: str | Path | None = None,
     format: str = "auto",  # noqa: A002 - as the argument of the data module
     bad_annotations: str = "refuse",
+    bad_images: str = "refuse",
+    columns: Mapping[str, str] | None = None,
+    label_separator: str = SEPARATOR,
     ignore_index: int | None = None,
     class_mapping: Mapping[Any, Any] | None = None,
     sliding_window: float | None = None,
@@ -44,13 +50,18 @@ def evaluate(
             images and masks; also a CSV file, as the data modules read them.
         split: which part of it; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
-        annotations: detection: the annotation file, where it is not in its usual place under ``data``; semantic
-            segmentation: the folder of the masks, VOC's list or COCO's file.
+        annotations: detection and instances: the annotation file, where it is not in its usual place under ``data``;
+            semantic segmentation: the folder of the masks, VOC's list or COCO's file.
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
         format: detection: ``coco``, ``csv``, ``voc`` or ``yolo``; semantic segmentation: ``png``, ``voc``,
             ``cityscapes`` or ``coco``; ``auto`` recognises it.
         bad_annotations: detection and segmentation: ``refuse`` annotations that cannot be used, or ``skip`` them with a
             warning.
+        bad_images: ``refuse`` an image that cannot be read or is of another size than annotated, or ``skip`` it with a
+            warning: the figures are then of the others.
+        columns: of a CSV file, where their names are others: ``{"label": "class_id"}``. The roles are ``image``,
+            ``label``, and for boxes ``xmin``, ``ymin``, ``xmax``, ``ymax``.
+        label_separator: for a multi-label model: between the names in a cell.
         ignore_index: semantic segmentation: of pixels that are not labelled; a checkpoint's own, else 255, where
             absent.
         class_mapping: semantic segmentation: from numbers or colours in the masks to names of the model's classes, as
@@ -64,10 +75,11 @@ def evaluate(
 
     Returns:
         Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection and for
-        several labels an image, ``miou`` and so on for semantic segmentation; and the further ones.
+        several labels an image, ``miou`` and so on for semantic segmentation, ``mask_map`` and ``box_map`` and
+        so on for instances; and the further ones.
 
     Raises:
-        ConfigError: a further metric cannot be made or measured.
+        ConfigError: a further metric cannot be made or measured, or the data have no such column.
         DataError: the data cannot be read, is not of the model's task, an image of it is bad or of another size than
             its annotations, or it has classes that the model does not know.
     """
@@ -79,6 +91,9 @@ def evaluate(
         images=images,
         format=format,
         bad_annotations=bad_annotations,
+        bad_images=bad_images,
+        columns=columns,
+        label_separator=label_separator,
         ignore_index=ignore_index,
         class_mapping=class_mapping,
         sliding_window=sliding_window,
@@ -97,13 +112,18 @@ def evaluation_report(
     images: str | Path | None = None,
     format: str = "auto",  # noqa: A002 - as the argument of the data module
     bad_annotations: str = "refuse",
+    bad_images: str = "refuse",
+    columns: Mapping[str, str] | None = None,
+    label_separator: str = SEPARATOR,
     ignore_index: int | None = None,
     class_mapping: Mapping[Any, Any] | None = None,
     sliding_window: float | None = None,
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
 ) -> EvaluationReport:
-    """What :func:`evaluate` gives, and beside it the confusion matrix; the arguments are the same."""
+    """What :func:`evaluate` gives, and beside it figures of each class, the confusion matrix of a classifier and the
+    precision-recall curves of a detector; the arguments are the same.
+    """
     if isinstance(model, str | Path):
         if is_artifact(model):
             with load(model) as predictor:
@@ -115,6 +135,9 @@ def evaluation_report(
                     images=images,
                     format=format,
                     bad_annotations=bad_annotations,
+                    bad_images=bad_images,
+                    columns=columns,
+                    label_separator=label_separator,
                     ignore_index=ignore_index,
                     class_mapping=class_mapping,
                     sliding_window=sliding_window,
@@ -140,7 +163,8 @@ def evaluation_report(
         extra=_further(predictor, [MetricConfig.of(one) for one in metrics], stage),
         stage=stage,
     )
-    check_data_fits(manifest.task, data, annotations)
+    bad = BadImages(bad_images)
+    check_data_fits(manifest.task, data, annotations, columns)
     samples = read_evaluation_set(
         manifest.task,
         data,
@@ -151,21 +175,40 @@ def evaluation_report(
         images=images,
         format=format,
         bad_annotations=bad_annotations,
+        columns=columns,
+        label_separator=label_separator,
         ignore_index=ignored,
         class_mapping=class_mapping,
     )
-    paths = progress(samples.paths)
+    paths, measured = progress(samples.paths), 0
     if sliding_window is None:
         results: Iterable[Result | ImageError] = predictor.stream(paths)
     else:
         results = stream_windows(predictor, paths, check_overlap(sliding_window))
     for result, truth, annotated in zip(results, samples.truths, samples.annotated, strict=True):
-        if isinstance(result, ImageError):
-            raise DataError(f"an image of the data cannot be read: {result}")
-        if annotated is not None:
-            check_size(annotated, result.image_size)
-        metric.update([result], [truth])
-    return EvaluationReport(metric.compute(), names, len(samples), metric)
+        try:
+            metric.update([_checked(result, annotated)], [truth])
+        except (ImageError, DataError) as error:
+            if bad.policy == "refuse":
+                raise DataError(
+                    f"a bad image: {error}; mend or remove it, or pass over such: bad_images='skip' "
+                    "(evaluate: --bad-images skip)"
+                ) from error
+            bad.report(f"bad image: {error}")
+        else:
+            measured += 1
+    if bad.seen and not measured:
+        raise DataError(f"none of the {len(samples)} images can be evaluated; the first is a {next(iter(bad.seen))}")
+    return EvaluationReport(metric.compute(), names, measured, metric, tuple(bad.seen))
+
+
+def _checked(result: Result | ImageError, annotated: BoxedImage | None) -> Result:
+    """A result that is there and of an image as large as annotated."""
+    if isinstance(result, ImageError):
+        raise result
+    if annotated is not None:
+        check_size(annotated, result.image_size)
+    return result
 
 
 def _ignored(predictor: Predictor) -> int:

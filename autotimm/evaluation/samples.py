@@ -18,8 +18,7 @@ from autotimm.data.instance_samples import instance_truth
 from autotimm.data.mask_formats import check_mask_format, read_masked
 from autotimm.data.masked import MaskedSamples
 from autotimm.data.tables import (
-    IMAGE_COLUMN,
-    LABEL_COLUMN,
+    SEPARATOR,
     LabelColumns,
     Table,
     image_paths,
@@ -27,8 +26,9 @@ from autotimm.data.tables import (
     read_multi_labels,
     read_table,
 )
+from autotimm.evaluation.columns import TableColumns
 from autotimm.evaluation.mask_truths import MaskTruths
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.errors import DataError
 from autotimm.runtime.manifest import Task
 
 
@@ -58,6 +58,8 @@ def read_evaluation_set(
     images: str | Path | None = None,
     format: str = "auto",  # noqa: A002 - as the argument of the data module
     bad_annotations: str = "refuse",
+    columns: Mapping[str, str] | None = None,
+    label_separator: str = SEPARATOR,
     ignore_index: int = 255,
     class_mapping: Mapping[Any, Any] | None = None,
 ) -> EvaluationSet:
@@ -79,17 +81,21 @@ def read_evaluation_set(
         format: detection: of the boxes, as ``DetectionDataModule`` takes it; semantic segmentation: of the masks, as
             ``SegmentationDataModule`` does.
         bad_annotations: detection and segmentation: ``refuse`` or ``skip``.
+        columns: of a CSV file, where their names are others: ``{"label": "class_id"}``. The roles are ``image``,
+            ``label``, and for boxes ``xmin``, ``ymin``, ``xmax``, ``ymax``.
+        label_separator: for a multi-label model: between the names in a cell.
         ignore_index: semantic segmentation: of pixels that are not labelled, in the masks.
         class_mapping: semantic segmentation: from numbers or colours in the masks to names of classes.
 
     Raises:
+        ConfigError: no such role of a column, or the data have no columns.
         DataError: the data cannot be read, has no such part, or has classes that the model does not know.
     """
-    root = Path(data)
+    root, named = Path(data), TableColumns(columns or {}, label_separator)
     if task == "detection" and root.suffix.lower() == ".csv" and root.is_file():
-        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations)
+        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
     if task == "classification" and (root.is_file() or root.suffix.lower() == ".csv"):
-        return _read_csv(root, class_names, multi_label, root.parent if images is None else Path(images))
+        return _read_csv(root, class_names, multi_label, root.parent if images is None else Path(images), named)
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder")
     if multi_label:
@@ -97,27 +103,26 @@ def read_evaluation_set(
             f"{root}: is a folder; a multi-label model is evaluated on a CSV file, which names several classes"
         )
     if task == "classification":
+        named.check_used(root)
         return _read_labelled(root, class_names, split)
     if task == "detection":
-        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations)
+        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
     if task == "instance_segmentation":
         return _read_instances(root, class_names, split, annotations, images, bad_annotations)
-    if task == "semantic_segmentation":
-        masked = read_masked(
-            root,
-            split,
-            format=check_mask_format(format),
-            annotations=None if annotations is None else Path(annotations),
-            images=None if images is None else Path(images),
-            class_mapping=class_mapping,
-            ignore_index=ignore_index,
-            bad_annotations=bad_annotations,
-            usual_names=class_names,
-        )
-        classes_of = _indices(masked.classes.class_names, class_names, masked.source)
-        paths = [image.path for image in masked.images]
-        return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
-    raise ConfigError(f"evaluation of {task} is not there yet")
+    masked = read_masked(
+        root,
+        split,
+        format=check_mask_format(format),
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        class_mapping=class_mapping,
+        ignore_index=ignore_index,
+        bad_annotations=bad_annotations,
+        usual_names=class_names,
+    )
+    classes_of = _indices(masked.classes.class_names, class_names, masked.source)
+    paths = [image.path for image in masked.images]
+    return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
 
 
 def _read_labelled(root: Path, class_names: Sequence[str], split: str) -> EvaluationSet:
@@ -138,18 +143,20 @@ def _read_labelled(root: Path, class_names: Sequence[str], split: str) -> Evalua
     return EvaluationSet(paths, labels, [None] * len(paths))
 
 
-def _read_csv(file: Path, class_names: Sequence[str], multi_label: bool, images: Path) -> EvaluationSet:
+def _read_csv(
+    file: Path, class_names: Sequence[str], multi_label: bool, images: Path, named: TableColumns
+) -> EvaluationSet:
     if not file.is_file():
         raise DataError(f"{file}: there is no such CSV file")
     if not multi_label:
-        table = read_table(file, [IMAGE_COLUMN, LABEL_COLUMN])
-        names = read_labels(table, LABEL_COLUMN)
+        table = read_table(file, [named.image, named.label])
+        names = read_labels(table, named.label)
         unique = list(dict.fromkeys(names))
         index_of = dict(zip(unique, _indices(unique, class_names, file), strict=True))
-        paths = image_paths(table, IMAGE_COLUMN, images)
+        paths = image_paths(table, named.image, images)
         return EvaluationSet(paths, [index_of[name] for name in names], [None] * len(paths))
-    table = read_table(file, [IMAGE_COLUMN])
-    layout = _layout(table, class_names)
+    table = read_table(file, [named.image, *([named.label] if "label" in named.given else [])])
+    layout = _layout(table, class_names, named)
     theirs, labels = read_multi_labels(table, layout)
     indices = _indices(theirs, class_names, file)
     absent = [name for name in class_names if name not in theirs]
@@ -160,16 +167,20 @@ def _read_csv(file: Path, class_names: Sequence[str], multi_label: bool, images:
         )
     truths = np.zeros((len(labels), len(class_names)), dtype=np.float32)
     truths[:, indices] = labels
-    paths = image_paths(table, IMAGE_COLUMN, images)
+    paths = image_paths(table, named.image, images)
     return EvaluationSet(paths, list(truths), [None] * len(paths))
 
 
-def _layout(table: Table, class_names: Sequence[str]) -> LabelColumns:
-    """The columns of the model's classes, where all are there; else one further column may name them."""
+def _layout(table: Table, class_names: Sequence[str], named: TableColumns) -> LabelColumns:
+    """The column of names, where one is named; else those of the model's classes, or one further one of names."""
+    image, separator = named.image, named.label_separator
+    if "label" in named.given:
+        return LabelColumns(image, names=named.label, separator=separator)
     if all(name in table.columns for name in class_names):
-        return LabelColumns(columns=tuple(class_names))
-    further = [name for name in table.columns if name != IMAGE_COLUMN]
-    return LabelColumns(names=further[0]) if len(further) == 1 and further[0] not in class_names else LabelColumns()
+        return LabelColumns(image, columns=tuple(class_names))
+    further = [name for name in table.columns if name != image]
+    names = further[0] if len(further) == 1 and further[0] not in class_names else None
+    return LabelColumns(image, names=names, separator=separator)
 
 
 def _read_boxed(
@@ -180,6 +191,7 @@ def _read_boxed(
     images: str | Path | None,
     format: str,  # noqa: A002
     bad_annotations: str,
+    named: TableColumns,
 ) -> EvaluationSet:
     if root.is_file():  # a table of boxes
         root, annotations = root.parent, root
@@ -189,8 +201,10 @@ def _read_boxed(
         format=check_box_format(format),
         annotations=None if annotations is None else Path(annotations),
         images=None if images is None else Path(images),
+        columns=named.boxes,
         bad_annotations=bad_annotations,
     )
+    named.check_used(dataset.source)
     index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
     truths = [ground_truth(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]

@@ -1,4 +1,4 @@
-"""Comparing what enters NMS: the candidates inside an artifact with those of its reference, location by location.
+"""Comparing what enters NMS: the candidates inside an artifact with those of its reference, one by one.
 
 Where a model finds little on the images, this is what there is to compare; and a graph that loses or misplaces
 candidates shows here even if NMS hides it.
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from autotimm.export.comparison import Differences
 from autotimm.export.graph.detection import DetectionGraph
 from autotimm.models.detection import DetectionModel
+from autotimm.runtime.artifact import read_manifest
+
+MAX_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Candidates:
     """The candidates of one image, best first."""
 
     index: NDArray[np.int64]
-    """``[P]`` locations, over all levels."""
+    """``[P]`` locations, over all levels; with several labels a location, one may be there several times."""
     boxes: NDArray[np.float32]
     """``[P, 4]`` xyxy in network-input pixels."""
     scores: NDArray[np.float32]
@@ -66,6 +69,8 @@ def against_model(model: DetectionModel) -> CandidateComparison:
         with torch.inference_mode():
             raw = model.network(model.normalize(torch.from_numpy(pixels[None]).to(model.device)))
             boxes, scores, _ = (value[0].cpu() for value in model.decode(raw))
+            if model.multi_label_candidates:
+                scores = model.score(raw.objectness, raw.classes)[0].flatten().cpu()
             index = torch.from_numpy(found.index)
             # Of the artifact's label: a wrong one shows, a near-tie between two classes does not.
             class_logits = raw.classes[0].cpu()[torch.from_numpy(found.labels), index]
@@ -82,16 +87,23 @@ def against_model(model: DetectionModel) -> CandidateComparison:
 def against_artifact(path: Path) -> CandidateComparison:
     """Compare with the candidates of another artifact of the same model; each may have another number of them."""
     run = candidates_of(path)
+    several = bool(read_manifest(path).postprocessing.get("multi_label"))
+
+    def named(candidates: Candidates) -> NDArray[np.int64]:
+        """By which the two sets of candidates are paired: the location, or location and class."""
+        return candidates.index * MAX_CLASSES + candidates.labels if several else candidates.index
 
     def compare(differences: Differences, pixels: NDArray[np.uint8], found: Candidates) -> None:
         theirs = run(pixels)
         count = min(len(found.index), len(theirs.index))
-        _, ours_at, theirs_at = np.intersect1d(found.index, theirs.index, return_indices=True)
+        _, ours_at, theirs_at = np.intersect1d(named(found), named(theirs), return_indices=True)
         differences.compared["candidates"] += len(ours_at)
         differences.note("candidate_score", found.scores[:count] - theirs.scores[:count])
         differences.note("candidate_score", found.scores[ours_at] - theirs.scores[theirs_at])
         differences.note("candidate_box_px", found.boxes[ours_at] - theirs.boxes[theirs_at])
         # Two engines may differ on a near-tie between classes, but not on one candidate in a hundred.
         differences.note("candidate_label_share", float(np.mean(found.labels[ours_at] != theirs.labels[theirs_at])))
+        if several:  # then a wrong label is a candidate without a partner
+            differences.note("candidate_label_share", 1.0 - len(ours_at) / max(1, count))
 
     return compare

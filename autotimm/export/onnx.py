@@ -60,6 +60,7 @@ def export_to_onnx(
     candidates: int | None = None,
     nms: Literal["auto"] | NmsForm = "auto",
     class_agnostic_nms: bool | None = None,
+    multi_label: bool | None = None,
     verify_images: str | Path | None = None,
     verify: bool = True,
 ) -> Manifest:
@@ -77,7 +78,9 @@ def export_to_onnx(
         nms: detection: ``"operator"`` is ONNX's NonMaxSuppression, ``"tensor"`` plain tensor operations that every
             engine runs, ``"auto"`` the faster one for ONNX Runtime.
         class_agnostic_nms: detection: whether boxes of different classes suppress one another; the model's own where
-            absent, which is ``False``.
+            absent.
+        multi_label: detection: whether every class of a location enters NMS, or its best class only; the model's own
+            where absent.
         verify_images: folder of images for the verification; where absent, validation images that the checkpoint
             remembers, else generated pictures.
         verify: ``False`` writes the artifact unverified, and the manifest says so.
@@ -98,7 +101,7 @@ def export_to_onnx(
         raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
-    settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms)
+    settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
     # A path that cannot be written is found out before the graph is traced, which takes seconds.
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
         graph = _compose(model, candidates, nms)
@@ -153,6 +156,7 @@ def detection_settings(
         candidates=candidates if candidates is not None else max(DEFAULT_CANDIDATES, model.max_detections_per_image),
         nms="operator" if nms == "auto" else nms,
         class_agnostic=model.class_agnostic_nms,
+        multi_label=model.multi_label_candidates,
     )
 
 

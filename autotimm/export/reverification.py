@@ -11,7 +11,7 @@ from autotimm.export.candidates import against_artifact, against_model
 from autotimm.export.logits import logits_against_artifact, logits_against_model
 from autotimm.export.onnx import embed_manifest, graph_digest
 from autotimm.export.settings import ExportSettings, applied
-from autotimm.export.verification import check_same_model, verify_artifact
+from autotimm.export.verification import check_same_model, check_same_task, verify_artifact
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.detection import DetectionModel
 from autotimm.models.semantic.segmentor import SemanticSegmentor
@@ -70,10 +70,7 @@ def _against_checkpoint(
     artifact: Path, against: str | Path, manifest: Manifest, images: str | Path | None
 ) -> Verification:
     model = load_checkpoint(against)
-    if model.task != manifest.task:
-        raise VerificationError(
-            f"{artifact} was not made from this model: its task is {manifest.task}, the model's {model.task}"
-        )
+    check_same_task(artifact, manifest.task, model.task)
     with applied(model, ExportSettings.of(manifest)):
         return verify_artifact(
             artifact,

@@ -21,18 +21,21 @@ class ExportSettings:
     iou_threshold: float | None = None
     max_detections: int | None = None
     class_agnostic_nms: bool | None = None
+    multi_label: bool | None = None
 
     @classmethod
     def of(cls, manifest: Manifest) -> ExportSettings:
         """The settings that an artifact was exported with, to compare a model with it."""
         thresholds = manifest.thresholds
         limit = thresholds.get("max_detections")
+        choices = manifest.postprocessing if limit is not None else {}  # those of a detector
         return cls(
             size=manifest.preprocess.size,
             score_threshold=thresholds.get("score"),
             iou_threshold=thresholds.get("iou"),
             max_detections=None if limit is None else int(limit),
-            class_agnostic_nms=bool(manifest.postprocessing.get("class_agnostic_nms")) if limit is not None else None,
+            class_agnostic_nms=bool(choices.get("class_agnostic_nms")) if choices else None,
+            multi_label=bool(choices.get("multi_label")) if choices else None,
         )
 
 
@@ -64,14 +67,17 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
         "max_detections": settings.max_detections,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    own, was_agnostic = model.thresholds, getattr(model, "class_agnostic_nms", None)
+    choices = {
+        "class_agnostic_nms": settings.class_agnostic_nms,
+        "multi_label_candidates": settings.multi_label,
+    }
+    chosen = {name: value for name, value in choices.items() if value is not None}
+    own, before = model.thresholds, {name: getattr(model, name, None) for name in chosen}
     try:
-        if settings.class_agnostic_nms is not None:
+        for name, value in chosen.items():
             if not isinstance(model, DetectionModel):
-                raise ConfigError(
-                    f"class_agnostic_nms cannot be set on this {type(model).__name__}: it is of detectors"
-                )
-            model.class_agnostic_nms = settings.class_agnostic_nms
+                raise ConfigError(f"{name} cannot be set on this {type(model).__name__}: it is of detectors")
+            setattr(model, name, value)
         foreign = [name for name in overrides if name not in own]
         if foreign:
             raise ConfigError(
@@ -85,4 +91,5 @@ def applied(model: TaskModel, settings: ExportSettings) -> Iterator[None]:
         model.preprocess = preprocess
         model.set_thresholds(own)
         if isinstance(model, DetectionModel):
-            model.class_agnostic_nms = bool(was_agnostic)
+            for name, was in before.items():
+                setattr(model, name, was)

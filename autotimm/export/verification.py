@@ -146,9 +146,30 @@ def _two_if_free(predictor: Predictor) -> int | None:
     return 2 if predictor.fixed_batch is None else None
 
 
+_IN_WORDS: dict[Task, str] = {
+    "classification": "a classifier",
+    "detection": "a detector",
+    "semantic_segmentation": "a semantic segmentor",
+    "instance_segmentation": "an instance segmentor",
+}
+
+
+def check_same_task(artifact: Path, ours: Task, theirs: Task) -> None:
+    """Refuse to compare with a model of another task.
+
+    Raises:
+        VerificationError: naming both tasks.
+    """
+    if ours != theirs:
+        raise VerificationError(
+            f"{artifact} was not made from this model: the artifact is {_IN_WORDS[ours]}, the model {_IN_WORDS[theirs]}"
+        )
+
+
 def check_same_model(artifact: Path, ours: Manifest, theirs: Manifest) -> None:
     """Refuse to compare what cannot be equal; the difference is named."""
-    for name in ("task", "class_names", "preprocess"):
+    check_same_task(artifact, ours.task, theirs.task)
+    for name in ("class_names", "preprocess"):
         own, other = getattr(ours, name), getattr(theirs, name)
         if own != other:
             raise VerificationError(

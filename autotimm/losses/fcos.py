@@ -12,7 +12,7 @@ Equal to ``torchvision.models.detection.fcos`` on the same inputs (tests/losses/
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -22,6 +22,7 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from autotimm.dense import DenseOutputs, decode_fcos
 from autotimm.losses.labels import check_labels
+from autotimm.losses.terms import TermFunction, check_terms, term
 from autotimm.runtime.errors import ConfigError
 
 CENTER_RADIUS = 1.5
@@ -102,7 +103,15 @@ class FCOSLoss:
         class_weight: of the focal term.
         box_weight: of the GIoU term.
         centerness_weight: of the centerness term.
+        loss_fns: functions of your own in place of a term, by its name: ``classification`` takes logits and targets of
+            0 and 1, both ``[N, C, A]``; ``box`` the predicted and the true boxes of the foreground, both ``[F, 4]``
+            xyxy in network-input pixels; ``centerness`` logits and targets ``[F]``. Each gives the sum.
+
+    Raises:
+        ConfigError: no such term.
     """
+
+    TERMS = ("classification", "box", "centerness")
 
     def __init__(
         self,
@@ -115,7 +124,9 @@ class FCOSLoss:
         class_weight: float = 1.0,
         box_weight: float = 1.0,
         centerness_weight: float = 1.0,
+        loss_fns: Mapping[str, TermFunction] | None = None,
     ) -> None:
+        self.loss_fns = check_terms(loss_fns or {}, self.TERMS)
         self.num_classes = num_classes
         self.ranges = dict(zip(strides, regress_ranges, strict=True))
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
@@ -148,14 +159,12 @@ class FCOSLoss:
             points, strides = points[:, at], strides[at]
             class_targets = torch.zeros_like(outputs.classes)
             class_targets[images, target_labels, at] = 1.0
-            class_loss = sigmoid_focal_loss(
-                outputs.classes, class_targets, self.focal_alpha, self.focal_gamma, reduction="sum"
-            )
+            class_loss = term(self.loss_fns, "classification", self._focal, outputs.classes, class_targets)
             predicted = decode_fcos(outputs.boxes[images, :, at].T, points, strides)
-            box_loss = generalized_box_iou_loss(predicted.T, targets.T, reduction="sum")
+            box_loss = term(self.loss_fns, "box", _giou, predicted.T, targets.T)
             distances = torch.cat((points - targets[:2], targets[2:] - points))
-            centerness_loss = F.binary_cross_entropy_with_logits(
-                outputs.objectness[images, 0, at], centerness(distances), reduction="sum"
+            centerness_loss = term(
+                self.loss_fns, "centerness", _cross_entropy, outputs.objectness[images, 0, at], centerness(distances)
             )
             # Without foreground the last two are empty sums: 0, and still part of the graph.
             share = 1.0 / max(len(at), 1)
@@ -167,6 +176,10 @@ class FCOSLoss:
             total = torch.stack(tuple(terms.values())).sum()
             return {"loss": total, **terms, "num_foreground": points.new_tensor(float(len(at)))}
 
+    def _focal(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = sigmoid_focal_loss(logits, targets, self.focal_alpha, self.focal_gamma, reduction="sum")
+        return loss
+
     def assign(self, points: Tensor, strides: Tensor, boxes: Sequence[Tensor]) -> Tensor:
         """Which box each point of each image learns: int64 ``[N, A]``, -1 for background."""
         bounds = torch.empty_like(points)
@@ -174,6 +187,15 @@ class FCOSLoss:
             bounds[:, strides == stride] = bounds.new_tensor(pair)[:, None]
         lower, upper = bounds
         return torch.stack([assign_by_location(points, strides, lower, upper, one.float()) for one in boxes])
+
+
+def _giou(predicted: Tensor, target: Tensor) -> Tensor:
+    loss: Tensor = generalized_box_iou_loss(predicted, target, reduction="sum")
+    return loss
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
 
 def _targets(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from autotimm.dense import DenseOutputs, decode_yolox
 from autotimm.losses.labels import check_labels
 from autotimm.losses.simota import assign
+from autotimm.losses.terms import TermFunction, check_terms, term
 
 
 class _Foreground(NamedTuple):
@@ -35,9 +36,24 @@ class YOLOXLoss:
     Args:
         num_classes: classes of the network.
         regression_weight: weight of the IoU term.
+        loss_fns: functions of your own in place of a term, by its name: ``classification`` takes the logits of the
+            foreground and its targets, the IoU at the true class, both ``[F, C]``; ``box`` the predicted and the true
+            boxes ``[F, 4]`` xyxy in network-input pixels; ``objectness`` logits and targets ``[N, 1, A]``. Each gives
+            the sum.
+
+    Raises:
+        ConfigError: no such term.
     """
 
-    def __init__(self, num_classes: int, regression_weight: float = 5.0) -> None:
+    TERMS = ("classification", "box", "objectness")
+
+    def __init__(
+        self,
+        num_classes: int,
+        regression_weight: float = 5.0,
+        loss_fns: Mapping[str, TermFunction] | None = None,
+    ) -> None:
+        self.loss_fns = check_terms(loss_fns or {}, self.TERMS)
         self.num_classes = num_classes
         self.regression_weight = regression_weight
 
@@ -106,14 +122,15 @@ class YOLOXLoss:
         images, at = foreground.images, foreground.points
         raw = outputs.boxes[images, :, at].T
         points, strides = points[:, at], strides[at]
-        iou_loss = (1 - _iou(decode_yolox(raw, points, strides), foreground.boxes) ** 2).sum()
+        predicted = decode_yolox(raw, points, strides)
+        iou_loss = term(self.loss_fns, "box", _squared_iou, predicted.T, foreground.boxes.T)
 
         objectness_target = torch.zeros_like(outputs.objectness)
         objectness_target[images, 0, at] = 1.0
-        objectness_loss = F.binary_cross_entropy_with_logits(outputs.objectness, objectness_target, reduction="sum")
+        objectness_loss = term(self.loss_fns, "objectness", _cross_entropy, outputs.objectness, objectness_target)
 
         class_target = F.one_hot(foreground.labels, self.num_classes) * foreground.iou.unsqueeze(1)
-        class_loss = F.binary_cross_entropy_with_logits(outputs.classes[images, :, at], class_target, reduction="sum")
+        class_loss = term(self.loss_fns, "classification", _cross_entropy, outputs.classes[images, :, at], class_target)
 
         # Without foreground every term but objectness is an empty sum: 0, and still part of the graph.
         l1_target = _encode(foreground.boxes, points, strides) if use_l1 else raw.detach()
@@ -128,6 +145,14 @@ class YOLOXLoss:
         }
         total = torch.stack(tuple(terms.values())).sum()
         return {"loss": total, **terms, "num_foreground": points.new_tensor(float(num_foreground))}
+
+
+def _squared_iou(predicted: Tensor, target: Tensor) -> Tensor:
+    return (1 - _iou(predicted.T, target.T) ** 2).sum()
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
 
 
 def _iou(first: Tensor, second: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.detection import MeanAveragePrecision
 
+from autotimm.metrics.coco_evaluation import CocoEvaluation, evaluate_coco
 from autotimm.metrics.config import MetricConfig
 from autotimm.metrics.configured import ConfiguredMetrics
 from autotimm.metrics.gathering import GatheredRows
@@ -56,6 +56,7 @@ class DetectionMetric:
             {"num_classes": num_classes},
             taken=_REPORTED,
         )
+        self._known: tuple[int, CocoEvaluation] | None = None
 
     def to(self, device: torch.device | str) -> None:
         """Keep what is gathered over processes on this device."""
@@ -64,6 +65,7 @@ class DetectionMetric:
 
     def reset(self) -> None:
         """Forget everything seen."""
+        self._known = None
         self._rows.reset()
         self._extra.reset()
 
@@ -94,16 +96,29 @@ class DetectionMetric:
             DataError: nothing has been seen.
         """
         predictions, targets = self._everything()
-        computed = _average_precision(predictions, targets, per_class=False)
-        values = {name: float(computed[name]) for name in _REPORTED}
+        values = self._evaluated(predictions, targets).summary()
         values.update(self._extra.compute(lambda: (predictions, targets)))
         return values
 
     def compute_per_class(self) -> dict[int, float]:
         """AP (IoU .5 to .95) of each class index that is annotated somewhere; the mean of them is ``map``."""
-        values = _average_precision(*self._everything(), per_class=True)
-        pairs = zip(values["classes"].reshape(-1).tolist(), values["map_per_class"].reshape(-1).tolist(), strict=True)
-        return {label: value for label, value in pairs if value >= 0}
+        evaluation = self.evaluation()
+        means = evaluation.precision[..., 0].mean(axis=(0, 1))
+        return {int(label): float(value) for label, value in zip(evaluation.labels, means, strict=True) if value >= 0}
+
+    def evaluation(self) -> CocoEvaluation:
+        """Precision and recall of each class that is annotated somewhere, over everything seen by all processes.
+
+        Raises:
+            DataError: nothing has been seen.
+        """
+        return self._evaluated(*self._everything())
+
+    def _evaluated(self, predictions: list[_Objects], targets: list[_Objects]) -> CocoEvaluation:
+        """Evaluate them once, however often they are asked for: rows only ever come to those that are there."""
+        if self._known is None or self._known[0] != len(targets):
+            self._known = len(targets), evaluate_coco(predictions, targets)
+        return self._known[1]
 
     def _everything(self) -> tuple[list[_Objects], list[_Objects]]:
         """The detections and the annotations of each image that any process has seen."""
@@ -120,22 +135,6 @@ class DetectionMetric:
             for part in torch.split(rows["annotated"], annotated)
         ]
         return predictions, targets
-
-
-def _average_precision(predictions: list[_Objects], targets: list[_Objects], per_class: bool) -> dict[str, Tensor]:
-    metric = MeanAveragePrecision(
-        box_format="xyxy",
-        # torchmetrics' own grids are float32; these are pycocotools' (cocoeval.py, Params.setDetParams)
-        iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-        rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
-        class_metrics=per_class,
-        backend="pycocotools",
-        sync_on_compute=False,  # it is given what all processes have seen
-    )
-    metric.warn_on_many_detections = False  # COCO's limit of 100 an image is part of what is measured
-    metric.update(predictions, targets)
-    computed: dict[str, Tensor] = metric.compute()
-    return computed
 
 
 def _prediction(result: Result) -> _Objects:

@@ -38,7 +38,7 @@ def recalled_loss(recorded: Mapping[str, Any]) -> LossFunction:
     if isinstance(description, Mapping) and OBJECT in description:
         raise ConfigError(
             f"this model was trained with {description[OBJECT]}, which its checkpoint does not hold: "
-            "set model.loss_fn before it is trained further"
+            "give it again (model.loss_fn, or model.loss.loss_fns) before it is trained further"
         )
     return custom_loss(description)
 
@@ -87,3 +87,9 @@ def recordable_loss(given: Any) -> Any:
         found = getattr(found, name, None)
     is_importable = found is given and "." not in kind.__qualname__ and kind.__module__ != "__main__"
     return path if is_importable else {OBJECT: path}
+
+
+def recordable_losses(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Losses by the names of their terms, each as :func:`recordable_loss` says it."""
+    losses = given[RECORDED] if is_recorded(given) else given
+    return {str(name): recordable_loss(loss) for name, loss in losses.items()}

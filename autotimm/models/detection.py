@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from autotimm.data.batch import DetectionBatch
 
 MAX_CANDIDATES = 3840
-"""As many locations as can enter NMS in an exported graph: TensorRT's largest TopK."""
+"""As many candidates as can enter NMS in an exported graph: TensorRT's largest TopK."""
 
 
 class DetectionModel(TaskModel):
@@ -36,6 +36,8 @@ class DetectionModel(TaskModel):
     max_detections_per_image: int
     class_agnostic_nms = False
     """Whether boxes of different classes suppress one another, so that an object has one label."""
+    multi_label_candidates = False
+    """Whether every class of a location whose score is high enough enters NMS, or its best class only."""
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -63,11 +65,11 @@ class DetectionModel(TaskModel):
 
     @property
     def postprocessing(self) -> dict[str, str | bool]:
-        """One label a location, and NMS within each class or over all of them."""
+        """One label a location or several, and NMS within each class or over all of them."""
         return {
             "score": "objectness * class probability",
             "class_agnostic_nms": self.class_agnostic_nms,
-            "multi_label": False,
+            "multi_label": self.multi_label_candidates,
         }
 
     @property
@@ -120,6 +122,31 @@ class DetectionModel(TaskModel):
         scores = self.score(outputs.objectness[:, 0], logits)
         return self.decode_boxes(outputs.boxes, points, strides).transpose(1, 2), scores, labels
 
+    def candidates(
+        self, outputs: DenseOutputs, size: tuple[int, int] | None = None
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """What enters NMS: from the score threshold on, the best class of each location; or all its classes.
+
+        Args:
+            outputs: of the network.
+            size: height and width of the network's input; that of :attr:`preprocess` where absent.
+
+        Returns:
+            For each image ``boxes`` float32 ``[P, 4]`` xyxy in network-input pixels, ``scores`` float32 ``[P]``,
+            ``labels`` int64 ``[P]``. With :attr:`multi_label_candidates` the best ``MAX_CANDIDATES`` at most, since a
+            low threshold lets hundreds of thousands through.
+        """
+        boxes, scores, labels = self.decode(outputs, size)
+        if not self.multi_label_candidates:
+            above = [torch.nonzero(each >= self.score_thresh)[:, 0] for each in scores]
+            return [(boxes[image, at], scores[image, at], labels[image, at]) for image, at in enumerate(above)]
+        found = []
+        for image, of_classes in enumerate(self.score(outputs.objectness, outputs.classes)):
+            label, at = torch.nonzero(of_classes >= self.score_thresh, as_tuple=True)
+            best, order = of_classes[label, at].topk(min(len(at), MAX_CANDIDATES))
+            found.append((boxes[image, at[order]], best, label[order]))
+        return found
+
     def infer(self, images: Tensor) -> dict[str, Tensor]:
         """The artifact's outputs, with torchvision's NMS in place of the graph's."""
         return self.detections(self.network(self.normalize(images)), (images.shape[1], images.shape[2]))
@@ -130,23 +157,21 @@ class DetectionModel(TaskModel):
         Returns:
             ``num_detections``, ``boxes``, ``scores`` and ``labels`` of the artifact, on the host.
         """
-        boxes, scores, labels = self.decode(dense, size)
-        count, limit = len(boxes), self.max_detections_per_image
+        entering = self.candidates(dense, size)
+        count, limit = len(entering), self.max_detections_per_image
         outputs = {
             "num_detections": torch.zeros(count, 1, dtype=torch.int32),
             "boxes": torch.zeros(count, limit, 4),
             "scores": torch.zeros(count, limit),
             "labels": torch.full((count, limit), -1, dtype=torch.int32),
         }
-        for index in range(count):
-            found = torch.nonzero(scores[index] >= self.score_thresh)[:, 0]
-            rivals = torch.zeros_like(found) if self.class_agnostic_nms else labels[index, found]
-            kept = batched_nms(boxes[index, found], scores[index, found], rivals, self.nms_thresh)
-            best = found[kept[:limit]]
+        for index, (boxes, scores, labels) in enumerate(entering):
+            rivals = torch.zeros_like(labels) if self.class_agnostic_nms else labels
+            best = batched_nms(boxes, scores, rivals, self.nms_thresh)[:limit]
             outputs["num_detections"][index] = len(best)
-            outputs["boxes"][index, : len(best)] = boxes[index, best].cpu()
-            outputs["scores"][index, : len(best)] = scores[index, best].cpu()
-            outputs["labels"][index, : len(best)] = labels[index, best].int().cpu()
+            outputs["boxes"][index, : len(best)] = boxes[best].cpu()
+            outputs["scores"][index, : len(best)] = scores[best].cpu()
+            outputs["labels"][index, : len(best)] = labels[best].int().cpu()
         return outputs
 
     def measure(self, batch: DetectionBatch, count: int) -> Measured:

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from autotimm.data.batch import DetectionBatch, InstanceBatch
 from autotimm.dense import DenseOutputs, anchor_points, centered_scores, decode_fcos
 from autotimm.losses.fcos import FCOSLoss, check_ranges, default_ranges
+from autotimm.losses.terms import check_terms
 from autotimm.losses.yolox import YOLOXLoss
 from autotimm.metrics import MetricConfig
 from autotimm.models.backbones import BackboneConfig, preprocess_of
+from autotimm.models.custom_loss import RECORDED, custom_loss, is_recorded, recalled_loss, recordable_losses
 from autotimm.models.detection import DetectionModel
 from autotimm.models.fcos.head import FCOSHead
 from autotimm.models.freezable import FreezableModel
@@ -54,9 +56,17 @@ class ObjectDetector(FreezableModel, DetectionModel):
         cls_loss_weight: of the class term.
         reg_loss_weight: of the GIoU term; with YOLOX a factor on the official 5 of its IoU term.
         centerness_loss_weight: of the centerness term; with YOLOX of the objectness term.
+        loss_fns: functions of your own in place of terms of the loss, by the name of the term: ``classification``,
+            ``box``, and ``centerness`` (FCOS) or ``objectness`` (YOLOX). Each is a dotted path, ``{"class":
+            "dotted.path", "params": {...}}`` or a callable, takes what was predicted and the target, and gives the sum;
+            :class:`~autotimm.losses.fcos.FCOSLoss` and :class:`~autotimm.losses.yolox.YOLOXLoss` say what they are.
+            The weights of the terms apply to them.
         score_thresh: detections below this score are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
         max_detections_per_image: at most so many are kept, best first.
+        multi_label_candidates: every class of a location whose score is high enough is a detection of its own, as in
+            torchvision; otherwise the best class only, as in the official YOLOX.
+        class_agnostic_nms: boxes of different classes suppress one another.
         freeze_backbone: train pyramid and head only; the backbone stays in evaluation mode, batch norm included.
         unfreeze_epoch: with ``freeze_backbone``: from this epoch on (the first is 0) the backbone is trained as well.
         backbone_lr_scale: factor on the learning rate of the backbone.
@@ -95,9 +105,12 @@ class ObjectDetector(FreezableModel, DetectionModel):
         cls_loss_weight: float = 1.0,
         reg_loss_weight: float = 1.0,
         centerness_loss_weight: float = 1.0,
+        loss_fns: Mapping[str, Any] | None = None,
         score_thresh: float = 0.05,
         nms_thresh: float = 0.5,
         max_detections_per_image: int = 100,
+        multi_label_candidates: bool = False,
+        class_agnostic_nms: bool = False,
         freeze_backbone: bool = False,
         unfreeze_epoch: int | None = None,
         backbone_lr_scale: float = 1.0,
@@ -152,6 +165,8 @@ class ObjectDetector(FreezableModel, DetectionModel):
             ),
         )
         backbone, pretrained = asdict(config), config.pretrained
+        given_losses = loss_fns or {}
+        loss_fns = recordable_losses(given_losses)
         self.save_hyperparameters()
         self.record_arguments()
         self.network = network
@@ -159,6 +174,7 @@ class ObjectDetector(FreezableModel, DetectionModel):
         self.detection_arch = detection_arch
         self.strides = levels
         self.set_thresholds({"score": score_thresh, "iou": nms_thresh, "max_detections": max_detections_per_image})
+        self.multi_label_candidates, self.class_agnostic_nms = multi_label_candidates, class_agnostic_nms
         self.term_weights = {
             "class_loss": cls_loss_weight,
             "iou_loss": reg_loss_weight,
@@ -178,6 +194,10 @@ class ObjectDetector(FreezableModel, DetectionModel):
             )
         else:
             self.loss = YOLOXLoss(num_classes, YOLOX_IOU_WEIGHT)
+        check_terms(loss_fns, self.loss.TERMS)
+        self._recorded_losses = loss_fns if is_recorded(given_losses) else {}
+        if not is_recorded(given_losses):
+            self.loss.loss_fns = {name: custom_loss(one) for name, one in given_losses.items()}
         self.set_up_backbone(frozen=freeze_backbone, unfreeze_epoch=unfreeze_epoch, lr_scale=backbone_lr_scale)
 
     @staticmethod
@@ -235,12 +255,31 @@ class ObjectDetector(FreezableModel, DetectionModel):
             return super().decode_boxes(raw, points, strides)
         return decode_fcos(raw, points, strides)
 
+    def on_fit_start(self) -> None:
+        """Lightning's hook: losses of one's own that a checkpoint tells of are built, and moved to the device.
+
+        Raises:
+            ConfigError: one cannot be had here.
+        """
+        super().on_fit_start()
+        self._recall_losses()
+        for loss in self.loss.loss_fns.values():
+            if isinstance(loss, nn.Module):
+                loss.to(self.device)
+
+    def _recall_losses(self) -> None:
+        for name, recorded in self._recorded_losses.items():
+            if name not in self.loss.loss_fns:  # it may have been given again
+                self.loss.loss_fns[name] = recalled_loss({RECORDED: recorded})
+        self._recorded_losses = {}
+
     def losses(self, batch: DetectionBatch, batch_index: int) -> dict[str, Tensor]:
         """The loss and its terms."""
         return self.box_losses(self.training_network(self.normalize(batch.images)), batch)
 
     def box_losses(self, outputs: DenseOutputs, batch: DetectionBatch | InstanceBatch) -> dict[str, Tensor]:
         """The loss of classes and boxes, and its terms, from what the network has answered."""
+        self._recall_losses()
         height, width = batch.images.shape[1:3]
         points, strides = anchor_points(height, width, self.strides, self.device)
         if isinstance(self.loss, FCOSLoss):

@@ -28,6 +28,8 @@ def constructor_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
         arguments["backbone"] = {**arguments["backbone"], "pretrained": False}
     if arguments.get("loss_fn") is not None:
         arguments["loss_fn"] = {RECORDED: arguments["loss_fn"]}
+    if arguments.get("loss_fns"):
+        arguments["loss_fns"] = {RECORDED: arguments["loss_fns"]}
     return arguments
 
 

@@ -71,6 +71,8 @@ class TrainableModule(pl.LightningModule, ABC):
     monitor: str
     """The validation metric by which the best checkpoint is chosen (larger is better)."""
     network: nn.Module
+    recipe_ema_decay: float | None = None
+    """With which decay ``AutoTrainer`` averages the weights unless told otherwise; ``None``: not at all."""
 
     def __init__(self, options: TrainingOptions) -> None:
         super().__init__()

@@ -98,6 +98,7 @@ class BackendUnavailableError(AutoTimmError):
 
 
 _EXTRA_OF = {
+    "matplotlib": "train",
     "onnx": "export",
     "onnxruntime": "cpu",
     "onnxscript": "export",

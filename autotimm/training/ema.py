@@ -30,10 +30,7 @@ class ExponentialMovingAverage(WeightAveraging):
     """
 
     def __init__(self, decay: float, warmup: float) -> None:
-        if not 0.0 < decay < 1.0:
-            raise ConfigError(f"ema_decay is {decay}, but must be between 0 and 1")
-        if warmup <= 0:
-            raise ConfigError(f"ema_warmup is {warmup}, but must be a positive number of steps")
+        check_averaging(decay, warmup)
         self.decay, self.warmup = decay, warmup
         self._is_swapped = False
         super().__init__(multi_avg_fn=self._update)
@@ -65,6 +62,18 @@ class ExponentialMovingAverage(WeightAveraging):
         else:  # counters, such as batch norm's
             for average, value in zip(averages, current, strict=True):
                 average.copy_(value)
+
+
+def check_averaging(decay: float | str | None, warmup: float) -> None:
+    """Refuse what cannot be the ``ema_decay`` and ``ema_warmup`` of a trainer.
+
+    Raises:
+        ConfigError: saying what can be.
+    """
+    if decay not in (None, "auto") and (isinstance(decay, str) or not 0.0 < decay < 1.0):
+        raise ConfigError(f"ema_decay is {decay!r}, but must be between 0 and 1, auto, or None")
+    if warmup <= 0:
+        raise ConfigError(f"ema_warmup is {warmup}, but must be a positive number of steps")
 
 
 def averages_weights(checkpoint: dict[str, Any]) -> bool:

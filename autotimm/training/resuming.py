@@ -14,6 +14,7 @@ from autotimm.training.ema import averages_weights
 FREE = (
     *("pretrained", "class_names", "seed", "compile_model", "metrics"),
     *("threshold", "score_thresh", "nms_thresh", "max_detections_per_image"),
+    *("multi_label_candidates", "class_agnostic_nms"),
 )
 """Arguments of models that a resumed training may have otherwise: they do not change its steps."""
 
@@ -50,7 +51,9 @@ def check_resumable(path: Path, max_epochs: int | None, averages: bool) -> dict[
     if averages_weights(content) and not averages:
         raise ConfigError(f"{path}: is of a training with averaged weights: give the ema_decay that it had")
     if averages and not averages_weights(content):
-        raise ConfigError(f"{path}: is of a training without averaged weights: leave ema_decay out to go on from it")
+        raise ConfigError(
+            f"{path}: is of a training without averaged weights: go on from it with ema_decay=None (null)"
+        )
     return content
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar, WeightAveraging
 from pytorch_lightning.trainer.states import TrainerStatus
 from rich.console import Console
 
@@ -20,7 +20,7 @@ from autotimm.models.seeding import seed_everything
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.files import replacing
 from autotimm.training.checkpointing import BestAndLastCheckpoint, KnownMonitor
-from autotimm.training.ema import ExponentialMovingAverage
+from autotimm.training.ema import ExponentialMovingAverage, check_averaging
 from autotimm.training.exact_resume import ExactResume
 from autotimm.training.interruption import StopBetweenSteps, keeping_sigint
 from autotimm.training.loggers import logger_configs
@@ -51,6 +51,8 @@ class AutoTrainer(pl.Trainer):
         tuner_config: look for a learning rate and a batch size first: a :class:`TunerConfig`, its fields as a mapping,
             or ``True``.
         ema_decay: average the weights with this decay, such as 0.9998; the average is validated, kept and exported.
+            ``auto`` is what the recipe of the model says: 0.9998 for :class:`YOLOXDetector`, none for others. ``None``
+            averages nothing.
         ema_warmup: optimizer steps over which the decay rises to 63 % of that.
         checkpoint_monitor: the metric that says which checkpoint is best. ``auto`` is the model's own
             (``val/accuracy``, ``val/map``), ``None`` the latest.
@@ -75,7 +77,7 @@ class AutoTrainer(pl.Trainer):
         name: str = "train",
         seed: int | None = None,
         tuner_config: TunerConfig | Mapping[str, Any] | bool | None = None,
-        ema_decay: float | None = None,
+        ema_decay: float | Literal["auto"] | None = "auto",
         ema_warmup: float = 2000.0,
         checkpoint_monitor: str | None = "auto",
         checkpoint_mode: Literal["auto", "min", "max"] = "auto",
@@ -93,12 +95,12 @@ class AutoTrainer(pl.Trainer):
         if log_every_n_steps is None:
             given.append(_LogInterval())
         given.append(ExactResume())
-        if ema_decay is not None:
-            given.append(ExponentialMovingAverage(ema_decay, ema_warmup))
+        check_averaging(ema_decay, ema_warmup)
         if enable_progress_bar and sys.stderr.isatty() and not any(isinstance(one, ProgressBar) for one in given):
             given.append(TrainingBar())
         self._name, self._seed, self._monitor, self._patience = name, seed, checkpoint_monitor, early_stopping
-        self._tuner, self._averages = TunerConfig.of(tuner_config), ema_decay is not None
+        self._tuner = TunerConfig.of(tuner_config)
+        self._ema_decay, self._ema_warmup = ema_decay, ema_warmup
         self._shows_progress = enable_progress_bar
         if checkpoint_mode not in ("auto", "min", "max"):
             raise ConfigError(f"checkpoint_mode is {checkpoint_mode!r}, but must be auto, min or max")
@@ -194,7 +196,7 @@ class AutoTrainer(pl.Trainer):
             return self.best_checkpoint if checkpoint == "best" else self.last_checkpoint
         if "://" not in str(checkpoint):
             path = Path(checkpoint)
-            content = check_resumable(path, self.max_epochs, self._averages)
+            content = check_resumable(path, self.max_epochs, averages=self._decay_for(model) is not None)
             if self._tuner is not None and isinstance(datamodule, VisionDataModule):
                 adopt_tuned(content, model, datamodule, self.world_size)
             check_same_training(path, content, model.hparams)
@@ -223,6 +225,9 @@ class AutoTrainer(pl.Trainer):
         monitor = self._monitored(model)
         mode = self._mode or mode_of(monitor or "")
         checkpoints: BestAndLastCheckpoint | None = None
+        decay = self._decay_for(model)
+        if decay is not None and not any(isinstance(callback, WeightAveraging) for callback in others):
+            self._of_this_run.append(ExponentialMovingAverage(decay, self._ema_warmup))
         if not self._is_trial:
             checkpoints = BestAndLastCheckpoint(monitor, mode) if self._keeps_checkpoints else None
             self._of_this_run.append(RunFolder(self.default_root_dir, self._name, checkpoints, self._wanted_loggers))
@@ -241,6 +246,10 @@ class AutoTrainer(pl.Trainer):
         self.callbacks = sorted(
             [*others, *self._of_this_run], key=lambda callback: isinstance(callback, ModelCheckpoint)
         )
+
+    def _decay_for(self, model: pl.LightningModule) -> float | None:
+        """Of the average of this model's weights."""
+        return getattr(model, "recipe_ema_decay", None) if self._ema_decay == "auto" else self._ema_decay
 
     def _monitored(self, model: pl.LightningModule) -> str | None:
         if self.limit_val_batches == 0:

@@ -25,8 +25,8 @@ class TunerConfig:
     auto_lr: bool = True
     """Raise the learning rate step by step over a short training, and take the one at which the loss falls fastest."""
     auto_batch_size: bool = True
-    """Double the batch until it no longer fits into the device's memory. On a CPU nothing says so in time: there it
-    needs ``max_batch_size``."""
+    """Double the batch until it no longer fits into the device's memory, at the largest size that the training has. On
+    a CPU nothing says so in time: there it needs ``max_batch_size``."""
     min_lr: float = 1e-6
     max_lr: float = 1.0
     lr_steps: int = 100
@@ -101,7 +101,9 @@ def tune(model: Any, data: Any, config: TunerConfig, accelerator: Any, devices: 
         with quiet(), keeping_sigint(), tempfile.TemporaryDirectory() as folder:
             if config.auto_batch_size:
                 trainer = _trainer(folder, accelerator, devices, precision)
+                data.largest_batches = True  # those of the YOLOX recipe change in size
                 found_batch = _find_batch_size(trainer, model, data, config)
+                data.largest_batches = False
                 data.batch_size = found_batch
                 model.load_state_dict(weights)
             if config.auto_lr:
@@ -118,6 +120,7 @@ def tune(model: Any, data: Any, config: TunerConfig, accelerator: Any, devices: 
             raise KeyboardInterrupt("the search was interrupted; nothing has been trained") from error
         raise
     finally:
+        data.largest_batches = False
         model.checks_loss = True
         if freezing is not None:
             freezing.until = until

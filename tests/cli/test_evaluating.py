@@ -114,6 +114,69 @@ def test_a_csv_file(run: Run, classifier_artifact: Path, color_images: Path, tmp
     assert values == metrics(run, classifier_artifact, color_images)
 
 
+@pytest.mark.filterwarnings("always::autotimm.runtime.errors.DataWarning")
+def test_columns_and_bad_images(run: Run, classifier_artifact: Path, color_images: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(color_images)},{path.parent.name}" for path in color_images.glob("val/*/*.png")]
+    (tmp_path / "val.csv").write_text("\n".join(["image,kind", *rows]))
+    named = ("--images", color_images, "--column", "label=kind")
+    assert metrics(run, classifier_artifact, tmp_path / "val.csv", *named) == metrics(
+        run, classifier_artifact, color_images
+    )
+    wrong = run("evaluate", classifier_artifact, "--data", tmp_path / "val.csv", "--column", "kind").complaint
+    assert "--column kind must be ROLE=NAME, such as label=class_id" in wrong
+    (tmp_path / "broken.png").write_bytes(b"")
+    (tmp_path / "val.csv").write_text("\n".join(["image,kind", *rows, f"{tmp_path / 'broken.png'},red"]))
+    refused = run("evaluate", classifier_artifact, "--data", tmp_path / "val.csv", *named).complaint
+    assert "broken.png: is empty" in refused
+    assert "--bad-images skip" in refused
+    skip = ("--data", tmp_path / "val.csv", *named, "--bad-images", "skip")
+    skipped = run("evaluate", classifier_artifact, *skip)
+    assert skipped.status == 0
+    warned, told = skipped.err.splitlines()
+    assert warned.startswith("warning: passed over a bad image: ")
+    assert told == "passed over 1 bad images; the figures are of the other 12"
+    content = json.loads(run("evaluate", classifier_artifact, *skip, "--json", "-").out)
+    assert content["images"] == 12
+    assert ["broken.png" in message for message in content["bad_images"]] == [True]
+
+
+def test_figures_of_each_class(
+    run: Run, detector_artifact: Path, classifier_artifact: Path, boxed_images: Path, color_images: Path
+) -> None:
+    outcome = run("evaluate", detector_artifact, "--data", boxed_images, "--per-class")
+    content = json.loads(run("evaluate", detector_artifact, "--data", boxed_images, "--json", "-").out)
+    cat, dog, fox = content["per_class"]
+    assert [row["class"] for row in content["per_class"]] == ["cat", "dog", "fox"]
+    assert (dog["objects"], dog["ap"], dog["threshold"]) == (0, None, None)
+    assert cat["ap"] > 0.9
+    assert (cat["ap"] + fox["ap"]) / 2 == pytest.approx(content["metrics"]["map"])
+    assert 0.59 < cat["threshold"] < 1  # what the detector finds above .6 is what is annotated
+    heading, *lines = outcome.out.splitlines()[-4:]
+    figures = ["ap", "ap_50", "ap_75", "ar_100", "f1", "score", "prec.", "recall"]
+    assert heading.split() == ["class", "objects", "images", *figures]
+    shown = [line.split() for line in lines]
+    assert [row[0] for row in shown] == ["cat", "dog", "fox"]
+    assert shown[1][1:] == ["0", "0", *"-" * 8]
+    assert shown[0][1:4] == [str(cat["objects"]), str(cat["images"]), f"{cat['ap']:.3f}"]
+    assert float(shown[0][8]) <= cat["threshold"] < float(shown[0][8]) + 1e-4
+    of_colors = run("evaluate", classifier_artifact, "--data", color_images, "--per-class").out
+    assert of_colors.splitlines()[-4].split() == ["class", "images", "prec.", "recall", "f1"]
+
+
+def test_curves(
+    run: Run, detector_artifact: Path, classifier_artifact: Path, boxed_images: Path, color_images: Path, tmp_path: Path
+) -> None:
+    files = [tmp_path / f"curve.{ending}" for ending in ("png", "svg", "csv")]
+    curves = [word for file in files for word in ("--pr-curve", file)]
+    outcome = run("evaluate", detector_artifact, "--data", boxed_images, *curves)
+    assert (outcome.status, outcome.err) == (0, "".join(f"wrote {file}\n" for file in files))
+    assert all(file.stat().st_size > 1000 for file in files)
+    other = run("evaluate", detector_artifact, "--data", boxed_images, "--pr-curve", tmp_path / "curve.pdf").complaint
+    assert "end in .png, .svg, .csv" in other
+    wrong = run("evaluate", classifier_artifact, "--data", color_images, "--pr-curve", files[0]).complaint
+    assert "--pr-curve is for detectors" in wrong
+
+
 def test_a_figure_that_is_not_defined(
     run: Run, classifier_artifact: Path, color_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,7 @@ def test_verify_against_another_model(
 ) -> None:
     for against in (trained_checkpoint, classifier_artifact):
         outcome = run("verify", detector_artifact, "--against", against)
-        assert "its task is detection, the model's classification" in outcome.complaint
+        assert "the artifact is a detector, the model a classifier" in outcome.complaint
     assert "no such file" in run("verify", tmp_path / "none.onnx", "--against", trained_checkpoint).complaint
     assert "no such file" in run("verify", detector_artifact, "--against", tmp_path / "none.onnx").complaint
     assert read_manifest(detector_artifact).verification.status == "passed"

@@ -121,7 +121,12 @@ def test_backbones(run: Run) -> None:
     trained = run("backbones", "test_*", "--pretrained").out.splitlines()
     assert trained
     assert not any(name.startswith("test_maxvit") for name in trained)
-    assert "there is no backbone 'resnext_of_2031'" in run("backbones", "resnext_of_2031").complaint
+    near = run("backbones", "efficientnett_b0").complaint
+    assert "no backbone matches 'efficientnett_b0'; did you mean efficientnet_b0, " in near
+    assert "did you mean mobilenet, " in run("backbones", "mobilnet*").complaint  # a family, which is a pattern too
+    assert run("backbones", "mobilenet").status == 0
+    none = run("backbones", "zzzz", "--pretrained").complaint
+    assert none == "error: no backbone with pretrained weights matches 'zzzz'; autotimm backbones lists all of them"
 
 
 def test_doctor(run: Run) -> None:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,19 @@ def test_the_table_names_what_was_found(run: Run, detector_artifact: Path, photo
         best = predictor.predict(photo)
     assert f"{best.names[0]}{best.scores[0]:.2f}" in text
     assert "nothing" in run("predict", detector_artifact, photo, "--min-score", "1").out
+
+
+def test_a_table_that_is_piped_has_a_line_for_each_image(
+    run: Run, detector_artifact: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    folder = photos / ("with a name that is longer than a terminal is wide " * 2).strip()
+    (photos / "one").rename(folder)
+    images = [folder / "photo.jpg", photos / "two" / "photo.jpg"]
+    heading, *lines = run("predict", detector_artifact, *images, "--min-score", "0.3").out.splitlines()
+    assert heading.split() == ["image", "size", "predictions"]
+    assert [line.split("  ")[0].strip() for line in lines] == [str(path) for path in images]
+    assert all(re.search(r" and \d+ more *$", line) for line in lines)
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(

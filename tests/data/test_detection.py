@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,31 @@ def test_bad_images_can_be_passed_over(root: Path, workers: int) -> None:
 def test_augmentation_that_would_lose_the_boxes(root: Path) -> None:
     with pytest.raises(ConfigError, match="default, light, none"):
         DetectionDataModule(root, augmentation="randaugment")
+
+
+def test_bad_annotations_meet_a_data_module_when_it_is_set_up(root: Path) -> None:
+    """Counted and named; then refused, or left out, and everything else is trained on."""
+    file = root / "annotations" / "train.json"
+    content = json.loads(file.read_text())
+    boxes = [[5, 5, 0, 4], [5, 5, 4, -1], [float("nan"), 0, 4, 4]]
+    content["annotations"] += [{"image_id": 0, "category_id": 2, "bbox": box} for box in boxes]
+    content["annotations"].append({"image_id": 0, "category_id": 99, "bbox": [1, 1, 9, 9]})
+    content["images"].append({"id": 70, "file_name": "gone.png", "width": 80, "height": 40})
+    file.write_text(json.dumps(content))
+    kinds = ("2 boxes of no positive size", "1 boxes", "1 annotations with category ids", "99", "1 images.*gone.png")
+    with pytest.raises(DataError, match="bad_annotations='skip'") as refused:
+        DetectionDataModule(root).setup("fit")
+    data = DetectionDataModule(root, batch_size=5, num_workers=0, augmentation="none", bad_annotations="skip")
+    with pytest.warns(DataWarning, match="left out") as told:
+        data.setup("fit")
+    assert len(told) == 1
+    for kind in kinds:
+        for message in (str(refused.value), str(told[0].message)):
+            assert re.search(kind, message), (kind, message)
+    data.use_preprocess(PREPROCESS)
+    (batch,) = data.train_dataloader()
+    assert sorted(len(boxes) for boxes in batch.boxes) == [0, 1, 2, 2, 3]  # without the crowd; the first has none left
+    file.write_text(json.dumps(content)[:300])
+    for policy in ("refuse", "skip"):
+        with pytest.raises(DataError, match="cut off"):
+            DetectionDataModule(root, bad_annotations=policy).setup("fit")

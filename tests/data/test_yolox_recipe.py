@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from autotimm.models import YOLOXDetector
 from autotimm.runtime.errors import ConfigError, DataWarning
 from autotimm.runtime.preprocess import Preprocess
 from autotimm.runtime.resize import fit_image
+from autotimm.training import load_config
 
 LETTERBOX = Preprocess((96, 128), fit="letterbox", align="top_left", antialias=False)
 SMALL = YOLOXAugmentation(scale=(0.5, 1.5), multi_scale=(64, 160), base_size=96, resize_every=2)
@@ -295,3 +297,39 @@ def test_wrong_settings(root: Path) -> None:
         DetectionDataModule(root, augmentation="yolo")
     assert DetectionDataModule(root, augmentation="yolox").recipe == YOLOXAugmentation()
     assert DetectionDataModule(root).recipe is None
+
+
+def test_settings_of_a_file_change_the_models_recipe(root: Path) -> None:
+    config = root / "config.yaml"
+    config.write_text(
+        "model: {class: YOLOXDetector, model_name: yolox-nano, num_classes: 1}\n"
+        f"data: {{class: DetectionDataModule, root: '{root}', augmentation: {{yolox: {{mixup: 1, scale: [.5, 2]}}}}}}\n"
+    )
+    given = load_config(config, ["data.augmentation.yolox.multi_scale=null"])
+    data = DetectionDataModule(**given.data.arguments)
+    assert data.recipe == YOLOXAugmentation(mixup=1, scale=(0.5, 2), multi_scale=None)
+    model = YOLOXDetector("yolox-nano", 1)
+    data.trainer = SimpleNamespace(lightning_module=model)  # type: ignore[assignment]
+    assert data.recipe == replace(model.recipe_augmentation(), mixup=1, scale=(0.5, 2), multi_scale=None)
+    given = load_config(config, ["data.augmentation={yolox: {}}"])
+    assert DetectionDataModule(**given.data.arguments).recipe == YOLOXAugmentation()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"yolox": {"mosaik": 0.5}}, "did you mean mosaic"),
+        ({"yolox": {"mosaic": "often"}}, "mosaic of YOLOXAugmentation is 'often', but must be a number"),
+        ({"yolox": {"mosaic": True}}, "must be a number"),
+        ({"yolox": {"mixup": 2}}, "must be in 0..1"),
+        ({"yolox": {"scale": [1]}}, r"scale of YOLOXAugmentation is \[1\], but must be 2 numbers"),
+        ({"yolox": {"scale": None}}, "must be 2 numbers"),
+        ({"yolox": {"hsv": [1, 2, 3.5]}}, "must be 3 whole numbers"),
+        ({"yolox": {"resize_every": 2.5}}, "must be a whole number"),
+        ({"yolox": "nano"}, "are written"),
+        ({"mosaic": 0.5}, "are written"),
+    ],
+)
+def test_settings_that_cannot_be(root: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DetectionDataModule(root, augmentation=settings)

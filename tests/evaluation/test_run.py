@@ -1,6 +1,7 @@
 import importlib
 import inspect
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -96,6 +97,25 @@ def test_a_bad_image_is_an_error_since_the_figure_would_be_of_other_data(
         evaluate(trained_checkpoint, tmp_path)
 
 
+def test_bad_images_are_passed_over_where_that_is_wanted(
+    trained_checkpoint: Path, color_images: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(color_images / "val", tmp_path / "val")
+    (tmp_path / "val" / "red" / "1.png").unlink()
+    expected = evaluation_report(trained_checkpoint, tmp_path)
+    (tmp_path / "val" / "red" / "1.png").write_bytes(b"")
+    with pytest.warns(DataWarning, match=r"passed over a bad image: .*1\.png: is empty .*\(1 so far\)"):
+        report = evaluation_report(trained_checkpoint, tmp_path, bad_images="skip")
+    assert (report.metrics, report.images) == (expected.metrics, 11)
+    assert len(report.bad_images) == 1
+    with pytest.raises(ConfigError, match="treatment of bad images"):
+        evaluate(trained_checkpoint, tmp_path, bad_images="drop")
+    for image in tmp_path.glob("val/*/*.png"):
+        image.write_bytes(b"")
+    with pytest.warns(DataWarning), pytest.raises(DataError, match="none of the 12 images can be evaluated; the first"):
+        evaluate(trained_checkpoint, tmp_path, bad_images="skip")
+
+
 def test_annotations_of_another_size_are_refused_as_in_training(
     detector: YOLOXDetector, boxed_images: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +126,10 @@ def test_annotations_of_another_size_are_refused_as_in_training(
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"1\.png: is 120 x 90 when upright .* annotations are for 240 x 180"):
         evaluate(detector, tmp_path)
+    with pytest.warns(DataWarning, match="annotations are for 240 x 180"):
+        report = evaluation_report(detector, tmp_path, bad_images="skip")
+    assert report.images == 3
+    assert report.metrics["map"] == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_ending_of_an_artifact_may_be_in_capitals(
@@ -184,8 +208,33 @@ def test_the_confusion_matrix(classifier_artifact: Path, color_images: Path) -> 
 def test_a_detector_has_no_confusion_matrix(detector: YOLOXDetector, boxed_images: Path) -> None:
     report = evaluation_report(detector, boxed_images)
     assert not report.has_confusion
-    with pytest.raises(ConfigError, match="of classifiers only"):
+    with pytest.raises(ConfigError, match="of classes of images or pixels, and this model is a detector"):
         report.confusion()
+
+
+def test_figures_of_each_class_of_a_classifier(
+    trained_checkpoint: Path, color_images: Path, tagger: ImageClassifier, tags: tuple[Path, dict[Path, list[int]]]
+) -> None:
+    """Against torchmetrics."""
+    names = {"precision": "MulticlassPrecision", "recall": "MulticlassRecall", "f1": "MulticlassF1Score"}
+    theirs = [MetricConfig(f"_{key}", metric_class=name, params={"average": None}) for key, name in names.items()]
+    report = evaluation_report(trained_checkpoint, color_images, metrics=theirs)
+    rows = report.per_class()
+    assert [(row["class"], row["images"]) for row in rows] == [("blue", 4), ("green", 4), ("red", 4)]
+    for row in rows:
+        told = report.confusion()[:, report.class_names.index(row["class"])].sum()
+        assert math.isnan(row["precision"]) == (told == 0)  # torchmetrics says 0
+        for key in names:
+            assert np.nan_to_num(row[key]) == pytest.approx(report.metrics[f"_{key}/{row['class']}"])
+    labels = {"precision": "MultilabelPrecision", "recall": "MultilabelRecall", "f1": "MultilabelF1Score"}
+    theirs = [MetricConfig(f"_{key}", metric_class=name, params={"average": None}) for key, name in labels.items()]
+    report = evaluation_report(tagger, tags[0], images=color_images, metrics=theirs)
+    for row, count in zip(report.per_class(), np.array([*tags[1].values()]).sum(axis=0)[[1, 2, 0]], strict=True):
+        assert row["images"] == count
+        for key in labels:
+            assert np.nan_to_num(row[key]) == pytest.approx(report.metrics[f"_{key}/{row['class']}"])
+    with pytest.raises(ConfigError, match="of detectors only"):
+        report.precision_recall()
 
 
 def test_further_metrics(trained_checkpoint: Path, classifier_artifact: Path, color_images: Path) -> None:

@@ -65,7 +65,7 @@ def test_mistakes(tmp_path: Path, boxed_images: Path) -> None:
         read_evaluation_set("classification", tmp_path, NAMES)
     with pytest.raises(DataError, match="no annotations of the test split"):
         read_evaluation_set("detection", boxed_images, ("cat", "fox"), split="test")
-    with pytest.raises(ConfigError, match="semantic_segmentation"):
+    with pytest.raises(DataError, match="found no masks of the val split"):
         read_evaluation_set("semantic_segmentation", tmp_path, NAMES)
 
 
@@ -138,6 +138,39 @@ def test_further_columns_of_a_csv_are_left_alone(listed: Path) -> None:
     file = write(listed / "val.csv", "image,split,red,violet,green,blue,black", "pictures/a.png,val,1,0,0,1,1")
     samples = read_evaluation_set("classification", file, NAMES, multi_label=True)
     assert {NAMES[index] for index in np.flatnonzero(samples.truths[0])} == {"red", "blue"}
+
+
+def test_columns_of_other_names(listed: Path) -> None:
+    """As the data modules are told of them."""
+    file = write(listed / "val.csv", "label,picture,class_id", "7,pictures/a.png,green", "8,pictures/b.png,red")
+    named = {"image": "picture", "label": "class_id"}
+    samples = read_evaluation_set("classification", file, NAMES, columns=named)
+    data = ImageDataModule(listed, train_csv=file, val_csv=file, image_column="picture", label_column="class_id")
+    assert [(path, data.class_names[label]) for path, label in data.validation_samples()] == [
+        (path, NAMES[truth]) for path, truth in zip(samples.paths, samples.truths, strict=True)
+    ]
+    file = write(listed / "tags.csv", "picture,by,tags", "pictures/a.png,me,red; green", "pictures/b.png,me,blue")
+    named = {"image": "picture", "label": "tags"}
+    tagged = read_evaluation_set("classification", file, NAMES, multi_label=True, columns=named, label_separator=";")
+    assert [truth.tolist() for truth in tagged.truths] == [[1, 0, 1, 0], [0, 0, 0, 1]]
+    edges = {"xmin": "left", "ymin": "top", "xmax": "right", "ymax": "bottom"}
+    file = write(listed / "boxes.csv", "image,top,left,bottom,right,kind", "pictures/a.png,1,2,3,5,red")
+    boxed = read_evaluation_set("detection", file, NAMES, columns={**edges, "label": "kind"})
+    assert boxed.truths[0].boxes.tolist() == [[2, 1, 5, 3]]
+    assert boxed.truths[0].labels.tolist() == [0]
+
+
+def test_mistakes_in_the_names_of_columns(listed: Path, color_images: Path, boxed_images: Path) -> None:
+    file = write(listed / "val.csv", "image,label", "pictures/a.png,green")
+    with pytest.raises(ConfigError, match=r"no column of CSV files \(columns\) 'lable'; did you mean label"):
+        read_evaluation_set("classification", file, NAMES, columns={"lable": "class_id"})
+    for multi_label in (False, True):
+        with pytest.raises(DataError, match="no column 'class_id'; its columns are image, label"):
+            read_evaluation_set("classification", file, NAMES, multi_label=multi_label, columns={"label": "class_id"})
+    with pytest.raises(ConfigError, match=r"columns of a CSV file \(label\), but the data is "):
+        read_evaluation_set("classification", color_images, NAMES, columns={"label": "class_id"})
+    with pytest.raises(ConfigError, match=r"columns of a CSV file \(label\), but the data is .*val\.json"):
+        read_evaluation_set("detection", boxed_images, ("cat", "dog", "fox"), columns={"label": "class_id"})
 
 
 def test_files_that_are_not_there(listed: Path, color_images: Path) -> None:

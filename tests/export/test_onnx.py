@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from PIL import Image
 
 from autotimm.export import export_to_onnx, verify
 from autotimm.export import onnx as onnx_export
-from autotimm.models import ImageClassifier, YOLOXDetector
+from autotimm.export.graph.detection import Candidates
+from autotimm.models import ImageClassifier, ObjectDetector, YOLOXDetector
 from autotimm.runtime import load, read_manifest
 from autotimm.runtime.errors import AutoTimmError, ConfigError, ExportError, VerificationError
+from autotimm.runtime.images import load_image
 from autotimm.runtime.manifest import Verification
 from autotimm.runtime.pictures import generate
+from autotimm.runtime.resize import fit_image
 
 
 def run(path: Path, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,6 +91,70 @@ def test_nms_over_all_classes(detector: YOLOXDetector, tmp_path: Path, nms: str)
     assert found[per_class][:20].tolist() != kept.tolist()
     if nms == "operator":
         assert verify(path, saved).status == "passed"
+
+
+@pytest.mark.parametrize(("nms", "class_agnostic"), [("operator", False), ("tensor", False), ("operator", True)])
+def test_several_labels_a_location(detector: YOLOXDetector, tmp_path: Path, nms: str, class_agnostic: bool) -> None:
+    """What torchvision keeps of all pairs of a location and a class; the record of it verifies the artifact again."""
+    path, saved = tmp_path / "model.onnx", detector.save(tmp_path / "model.ckpt")
+    manifest = export_to_onnx(
+        detector,
+        path,
+        nms=nms,
+        multi_label=True,
+        class_agnostic_nms=class_agnostic,
+        max_detections=756,
+        batch="dynamic",
+    )
+    assert manifest.postprocessing["multi_label"] is True
+    assert manifest.verification.status == "passed"
+    assert detector.postprocessing["multi_label"] is False
+    images = pictures(2, 96, 128)
+    with torch.no_grad():
+        raw = detector(detector.normalize(torch.from_numpy(images)))
+        boxes = detector.decode(raw)[0]
+    scores = (raw.objectness.sigmoid() * raw.classes.sigmoid()).transpose(1, 2)  # [N, A, C]
+    answer = run(path, images)
+    for image in range(2):
+        at, labels = (scores[image] >= detector.score_thresh).nonzero(as_tuple=True)
+        rivals = torch.zeros_like(labels) if class_agnostic else labels
+        likely = scores[image, at, labels]
+        kept = torchvision.ops.batched_nms(boxes[image, at], likely, rivals, detector.nms_thresh)
+        count = int(answer["num_detections"][image, 0])
+        assert count == len(kept)
+        for label in range(3):
+            ours, theirs = answer["labels"][image, :count] == label, labels[kept] == label
+            np.testing.assert_allclose(answer["scores"][image, :count][ours], likely[kept][theirs], atol=1e-3)
+            ours_boxes, boxes_there = answer["boxes"][image, :count][ours], boxes[image, at[kept]][theirs].numpy()
+            apart = np.abs(ours_boxes[:, None] - boxes_there[None]).max(axis=2)  # near-ties in any order
+            assert apart.min(axis=1).max() < 0.05
+        assert class_agnostic or len(set(at[kept].tolist())) < count  # some locations have several
+    if nms == "operator":
+        assert verify(path, saved).status == "passed"
+    else:
+        operators = {node.op_type for node in onnx.load(path).graph.node}
+        assert not operators & {"NonMaxSuppression", "NonZero", "Loop", "If"}
+
+
+def test_several_labels_in_a_small_input(detector: YOLOXDetector, tmp_path: Path) -> None:
+    """42 locations of three classes are fewer pairs than candidates, and more than locations."""
+    manifest = export_to_onnx(detector, tmp_path / "model.onnx", size=(32, 64), multi_label=True, candidates=200)
+    assert manifest.verification.status == "passed"
+    assert run(tmp_path / "model.onnx", pictures(1, 32, 64))["num_detections"][0, 0] > 42
+
+
+def test_a_candidate_of_a_wrong_class_is_noticed(
+    detector: YOLOXDetector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Candidates._best_pairs
+
+    def shifted(self: Candidates, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores, index, labels = take(self, *given)
+        return scores, index, (labels + 1) % 3
+
+    monkeypatch.setattr(Candidates, "_best_pairs", shifted)
+    with pytest.raises(VerificationError, match="candidate_score"):
+        export_to_onnx(detector, tmp_path / "model.onnx", multi_label=True, max_detections=300)
 
 
 def test_nms_is_of_detectors(classifier: ImageClassifier, tmp_path: Path) -> None:
@@ -241,3 +309,54 @@ def test_the_fault_of_another_file_is_not_blamed_on_the_output(classifier: Image
     with pytest.raises(AutoTimmError, match="absent: is not a folder"):
         export_to_onnx(classifier, tmp_path / "new" / "deep" / "model.onnx", verify_images=tmp_path / "absent")
     assert not list(tmp_path.iterdir())  # folders that were made for it are gone
+
+
+@pytest.mark.parametrize("kind", ["official", "fcos"])
+def test_batch_norm_is_folded_and_the_answers_stay(kind: str, shared: Path, tmp_path: Path) -> None:
+    """No batch norm is left in the file; and torch's own folding gives what the network with it does."""
+    if kind == "official":
+        model = YOLOXDetector.from_official(shared / "weights" / "yolox_nano_coco.pth", score_thresh=0.1)
+        image = load_image(shared / "yolox" / "expected" / "dog.jpg")
+    else:
+        torch.manual_seed(0)
+        model = ObjectDetector("test_resnet", 3, pretrained=False, fpn_channels=32, score_thresh=0.0).eval()
+        model.preprocess = replace(model.preprocess, size=(96, 128))
+        image = generate(96, 128, 0)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+                torch.nn.init.uniform_(module.running_var, 0.5, 2.0)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    export_to_onnx(model, tmp_path / "model.onnx", verify=False)
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) > 10
+    operators = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert "Conv" in operators
+    assert "BatchNormalization" not in operators
+    pixels, _ = fit_image(image, model.preprocess)
+    images = torch.from_numpy(np.array(pixels))[None]
+    expected = model.outputs_as_arrays(images)
+    folded = copy.deepcopy(model)
+    assert fold(folded.network) > 10
+    for found in (run(tmp_path / "model.onnx", images.numpy()), folded.outputs_as_arrays(images)):
+        count = int(expected["num_detections"][0, 0])
+        assert found["num_detections"][0, 0] == count > 3
+        np.testing.assert_allclose(found["boxes"][0, :count], expected["boxes"][0, :count], atol=0.05)
+        np.testing.assert_allclose(found["scores"][0, :count], expected["scores"][0, :count], atol=3e-4)
+
+
+def fold(network: torch.nn.Module) -> int:
+    """Fold each batch norm into the convolution that stands before it in its block; how many that were."""
+    count = 0
+    for module in list(network.modules()):
+        before = None
+        for child in module.children():
+            if isinstance(child, torch.nn.BatchNorm2d) and isinstance(before, torch.nn.Conv2d):
+                fused = torch.nn.utils.fusion.fuse_conv_bn_eval(before, child)
+                before.weight, before.bias = fused.weight, None
+                child.running_mean.zero_()
+                child.running_var.fill_(1 - child.eps)
+                torch.nn.init.ones_(child.weight)
+                child.bias = fused.bias  # added there, since the stem of YOLOX takes its convolution's weight only
+                count += 1
+            before = child
+    return count

@@ -47,7 +47,7 @@ def test_another_model_is_refused(
 ) -> None:
     artifact = tmp_path / "model.onnx"
     export_to_onnx(classifier, artifact, verify=False)
-    with pytest.raises(VerificationError, match="not made from this model: its task is classification"):
+    with pytest.raises(VerificationError, match="this model: the artifact is a classifier, the model a detector"):
         verify(artifact, checkpoint)
     renamed = YOLOXDetector("yolox-nano", 3, class_names=["cat", "dog", "owl"])
     renamed.preprocess = detector.preprocess

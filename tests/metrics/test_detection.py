@@ -130,6 +130,31 @@ def test_equals_pycocotools_on_coco(shared: Path) -> None:
     assert [values[key] for key in KEYS] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_the_best_f1_is_that_of_any_threshold(seed: int) -> None:
+    """Each score as a threshold: what is below is taken away, and pycocotools asked how much is still found."""
+    random = np.random.default_rng(seed)
+    annotations = random_annotations(random)
+    for row in annotations["annotations"]:
+        row["iscrowd"] = 0
+    detections = jittered(annotations, random, missed=0.2, extra=40)
+    for row in detections:
+        row["score"] = float(np.float32(round(row["score"], 1)))  # so that many have the same
+    evaluation = ours(annotations, detections).evaluation()
+    highest = dict.fromkeys(evaluation.labels.tolist(), (0.0, 1.0))
+    for threshold in sorted({row["score"] for row in detections}, reverse=True):
+        kept = [row for row in detections if row["score"] >= threshold]
+        _, official_one = official(annotations, kept)
+        for place, label in enumerate(evaluation.labels.tolist()):
+            count = sum(row["category_id"] == official_one.params.catIds[label] for row in kept)
+            objects = int(evaluation.objects[place])
+            right = official_one.eval["recall"][0, label, 0, -1] * objects
+            highest[label] = max(highest[label], (2 * right / (count + objects), threshold))
+    for label, best in zip(evaluation.labels.tolist(), evaluation.best, strict=True):
+        assert (best.f1, best.score) == pytest.approx(highest[label])
+        assert 2 / (1 / best.precision + 1 / best.recall) == pytest.approx(best.f1)
+
+
 def test_a_perfect_detector_and_a_crowd() -> None:
     truth = GroundTruth(
         torch.tensor([[0.0, 0.0, 50.0, 50.0], [100.0, 100.0, 200.0, 200.0]]),

@@ -57,13 +57,20 @@ def batch(model: ObjectDetector) -> DetectionBatch:
     return DetectionBatch(images, boxes, labels, [], [])
 
 
-def test_answers_are_torchvisions_on_the_same_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one class, where a location has one label there too; boxes inside the image, which it clips to."""
-    model = small(num_classes=1, nms_thresh=0.1, score_thresh=0.3, max_detections_per_image=40).eval()
+@pytest.mark.parametrize("num_classes", [1, 4])
+def test_answers_are_torchvisions_on_the_same_outputs(monkeypatch: pytest.MonkeyPatch, num_classes: int) -> None:
+    """A location has a label for each class that is likely enough; boxes inside the image, which it clips to."""
+    model = small(
+        num_classes=num_classes,
+        nms_thresh=0.1,
+        score_thresh=0.3,
+        max_detections_per_image=40 * num_classes,
+        multi_label_candidates=num_classes > 1,
+    ).eval()
     points, strides = anchor_points(128, 256, model.strides)
     generator = torch.Generator().manual_seed(0)
     raw = torch.rand(2, 4, len(strides), generator=generator) * 0.5
-    logits = torch.randn(2, 2, len(strides), generator=generator)
+    logits = torch.randn(2, 1 + num_classes, len(strides), generator=generator)
     outputs = DenseOutputs(raw, logits[:, :1], logits[:, 1:])
     monkeypatch.setattr(model.network, "forward", lambda pixels: outputs)
     found = model.outputs_as_arrays(torch.zeros(2, 128, 256, 3, dtype=torch.uint8))
@@ -75,13 +82,14 @@ def test_answers_are_torchvisions_on_the_same_outputs(monkeypatch: pytest.Monkey
         score_thresh=0.3,
         nms_thresh=0.1,
         topk_candidates=10_000,
-        detections_per_img=40,
+        detections_per_img=40 * num_classes,
     )
     head_outputs = {"cls_logits": outputs.classes, "bbox_regression": raw, "bbox_ctrness": outputs.objectness}
     levels = {name: list(value.transpose(1, 2).split(counts, dim=1)) for name, value in head_outputs.items()}
     expected = FCOS.postprocess_detections(theirs, levels, [list(anchors.split(counts))] * 2, [(128, 256)] * 2)
     for image, answer in enumerate(expected):
-        assert found["num_detections"][image, 0] == len(answer["boxes"]) == 40
+        assert found["num_detections"][image, 0] == len(answer["boxes"]) == 40 * num_classes
+        np.testing.assert_array_equal(found["labels"][image], answer["labels"])
         np.testing.assert_allclose(found["boxes"][image], answer["boxes"], atol=1e-4)
         np.testing.assert_allclose(found["scores"][image], answer["scores"], atol=1e-6)
 
@@ -142,6 +150,8 @@ def test_a_checkpoint_describes_it(tmp_path: Path) -> None:
         regress_ranges=[[0, 32], [32, 64], [64, 128], [128, float("inf")]],
         class_names=["a", "b", "c"],
         nms_thresh=0.6,
+        multi_label_candidates=True,
+        class_agnostic_nms=True,
     ).eval()
     restored = load_checkpoint(model.save(tmp_path / "model.ckpt"))
     assert isinstance(restored, ObjectDetector)
@@ -149,6 +159,7 @@ def test_a_checkpoint_describes_it(tmp_path: Path) -> None:
     assert restored.strides == (8, 16, 32, 64)
     assert restored.loss.ranges == {8: (0, 32), 16: (32, 64), 32: (64, 128), 64: (128, float("inf"))}
     assert restored.thresholds == {"score": 0.05, "iou": 0.6, "max_detections": 100}
+    assert (restored.multi_label_candidates, restored.class_agnostic_nms) == (True, True)
     pixels = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
         for part, other in zip(model(pixels), restored(pixels), strict=True):

@@ -9,7 +9,14 @@ from autotimm.training.templates import list_templates, read_template
 
 def test_there_is_one_for_each_task() -> None:
     assert list_templates() == [
-        *("classification", "detection", "detector", "instances", "multilabel", "probe", "segmentation"),
+        "classification",
+        "detection",
+        "detector",
+        "instances",
+        "multilabel",
+        "probe",
+        "segmentation",
+        "yolox",
     ]
     with pytest.raises(ConfigError, match="did you mean classification"):
         read_template("classificaton")

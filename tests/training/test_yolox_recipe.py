@@ -17,7 +17,8 @@ from pytorch_lightning.callbacks import Callback
 from autotimm.data import DetectionDataModule
 from autotimm.models import YOLOXDetector
 from autotimm.runtime.pictures import generate
-from autotimm.training import AutoTrainer
+from autotimm.training import AutoTrainer, TunerConfig
+from autotimm.training.tuning import tune
 
 EPOCHS, BATCHES = 4, 6
 
@@ -93,3 +94,25 @@ def test_resumed_within_an_epoch_is_uninterrupted(root: Path, tmp_path: Path, mo
         torch.testing.assert_close(state[name], value, rtol=0, atol=0)
     # half of eight epochs, so half of three at the end: 2.5 * 6 batches come before
     assert [place for place, used in whole.with_l1.items() if used] == list(range(15, 24))
+
+
+def test_a_batch_size_is_looked_for_at_the_largest_size(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[tuple[int, ...]] = []
+
+    def losses(self: YOLOXDetector, batch: Any, batch_index: int) -> dict[str, torch.Tensor]:
+        tried.append(tuple(batch.images.shape[:3]))
+        return {"loss": self.network.head.obj_preds[0].bias.sum()}
+
+    monkeypatch.setattr(YOLOXDetector, "losses", losses)
+    model = YOLOXDetector("nano", 1, seed=0)
+    data = DetectionDataModule(root, image_size=(64, 128), batch_size=2, num_workers=0)
+    found = tune(
+        model, data, TunerConfig(auto_lr=False, max_batch_size=4), accelerator="cpu", devices=1, precision=None
+    )
+    assert found.batch_size == data.batch_size == 4
+    assert {shape[1:] for shape in tried} == {(96, 192)}  # as 640 is to 416, in whole steps
+    assert not data.largest_batches
+    trainer = AutoTrainer(max_epochs=1, default_root_dir=root / "runs", accelerator="cpu", enable_progress_bar=False)
+    tried.clear()
+    trainer.fit(model, datamodule=data)
+    assert tried[0] == (4, 64, 128)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class DetectionSettings:
     candidates: int
     nms: NmsForm
     class_agnostic: bool = False
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         if not self.max_detections <= self.candidates <= MAX_CANDIDATES:
@@ -38,16 +39,20 @@ class DetectionSettings:
 
 
 class Candidates(nn.Module):
-    """The P best locations by score, decoded: only these cost anything from here on."""
+    """The P best locations by score, decoded: only these cost anything from here on.
+
+    With several labels a location they are the P best pairs of a location and a class. Those lie in the P best
+    locations, so that a second, small TopK finds them.
+    """
 
     points: Tensor
     strides: Tensor
 
-    def __init__(self, model: DetectionModel, count: int) -> None:
+    def __init__(self, model: DetectionModel, count: int, multi_label: bool = False) -> None:
         super().__init__()
         height, width = model.preprocess.size
         points, strides = anchor_points(height, width, model.strides)
-        self.count = count
+        self.count, self.multi_label = count, multi_label
         self.score, self.decode_boxes = model.score, model.decode_boxes
         self.register_buffer("points", points, persistent=False)
         self.register_buffer("strides", strides, persistent=False)
@@ -56,19 +61,23 @@ class Candidates(nn.Module):
         """Choose and decode.
 
         Returns:
-            Locations int64 ``[N, min(P, A)]``, boxes float32 ``[N, P, 4]`` xyxy in input pixels, scores float32
-            ``[N, P]``, labels int64 ``[N, P]``; best first.
+            Locations int64 ``[N, min(P, A)]``, or ``[N, min(P, C A)]`` with several labels a location; boxes float32
+            ``[N, P, 4]`` xyxy in input pixels, scores float32 ``[N, P]``, labels int64 ``[N, P]``; best first.
         """
         best_class = outputs.classes.amax(dim=1)
         location_scores = self.score(outputs.objectness[:, 0], best_class)
         locations = location_scores.shape[1]
         scores, index = location_scores.topk(min(self.count, locations), dim=1)
-        labels = _take(outputs.classes, index).argmax(dim=1)
+        logits = _take(outputs.classes, index)
+        if self.multi_label:
+            scores, index, labels = self._best_pairs(_take(outputs.objectness, index), logits, index)
+        else:
+            labels = logits.argmax(dim=1)
         boxes = self.decode_boxes(
             _take(outputs.boxes, index), self.points[:, index].transpose(0, 1), self.strides[index].unsqueeze(1)
         )
         boxes = boxes.transpose(1, 2)
-        missing = self.count - locations
+        missing = self.count - index.shape[1]
         if missing > 0:  # a small input has fewer locations than candidates; the outputs keep their size
             boxes, scores, labels = (
                 F.pad(boxes, (0, 0, 0, missing)),
@@ -77,11 +86,19 @@ class Candidates(nn.Module):
             )
         return index, boxes, scores, labels
 
+    def _best_pairs(self, objectness: Tensor, classes: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, locations and labels of the best pairs, from the logits ``[N, 1, P]`` and ``[N, C, P]``."""
+        locations = index.shape[1]
+        pairs = self.score(objectness, classes).flatten(1)
+        scores, chosen = pairs.topk(min(self.count, pairs.shape[1]), dim=1)
+        labels = torch.div(chosen, locations, rounding_mode="trunc")
+        return scores, index.gather(1, chosen - labels * locations), labels
+
 
 class DetectionGraph(ExportGraph):
     """uint8 pixels in, final detections out; the candidates before the thresholds come along for verification."""
 
-    output_names = ("num_detections", "boxes", "scores", "labels")
+    output_names: ClassVar[tuple[str, ...]] = ("num_detections", "boxes", "scores", "labels")
     internal_names = ("candidate_index", "candidate_boxes", "candidate_scores", "candidate_labels")
 
     def __init__(self, model: DetectionModel, settings: DetectionSettings) -> None:
@@ -90,7 +107,7 @@ class DetectionGraph(ExportGraph):
         self.network = model.network
         self.num_classes = model.num_classes
         self.settings = settings
-        self.select = Candidates(model, settings.candidates)
+        self.select = Candidates(model, settings.candidates, settings.multi_label)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of DESIGN's table, then the candidates."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from autotimm.export.graph.detection import DetectionGraph, DetectionSettings
 from autotimm.models.instance_segmentor import InstanceSegmentor
 from autotimm.models.masks.align import align_regions_portably
+from autotimm.models.masks.head import MaskDetector
 
 
 class InstanceGraph(DetectionGraph):
@@ -18,6 +19,7 @@ class InstanceGraph(DetectionGraph):
     The boxes are clipped to the network input, so that masks and what RoIAlign can see are of the same box.
     """
 
+    network: MaskDetector
     output_names = (*DetectionGraph.output_names, "masks")
 
     def __init__(self, model: InstanceSegmentor, settings: DetectionSettings) -> None:
@@ -48,5 +50,6 @@ class InstanceGraph(DetectionGraph):
         regions = align_regions_portably(levels, self.region_strides, boxes, self.bins).flatten(0, 1)
         logits: Tensor = self.network.mask_head(regions)
         classes = labels.flatten().long().clamp(min=0)
-        own = logits.flatten(0, 1)[torch.arange(logits.shape[0], device=labels.device) * self.num_classes + classes]
-        return own.sigmoid().unflatten(0, (-1, boxes.shape[1])) * (labels >= 0)[:, :, None, None]
+        rows = torch.arange(logits.shape[0], device=labels.device) * self.num_classes + classes
+        own = logits.flatten(0, 1).index_select(0, rows)
+        return torch.unflatten(own.sigmoid(), 0, (-1, boxes.shape[1])) * (labels >= 0)[:, :, None, None]

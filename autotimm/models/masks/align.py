@@ -101,4 +101,4 @@ def align_regions_portably(levels: Sequence[Tensor], strides: Sequence[int], box
     grid = torch.stack((x, y), dim=4).flatten(1, 2)
     sampled = F.grid_sample(sheet, grid, mode="bilinear", padding_mode="border", align_corners=False)
     pooled = F.avg_pool2d(sampled, SAMPLES)
-    return pooled.unflatten(2, (boxes.shape[1], bins)).transpose(1, 2)
+    return torch.unflatten(pooled, 2, (boxes.shape[1], bins)).transpose(1, 2)

@@ -37,11 +37,14 @@ class YOLOXDetector(DetectionModel):
             the warm-up and the last part are shorter in proportion (5/6 and 2.5 epochs).
         warmup_epochs: epochs of quadratic warm-up, with the ``yolox`` schedule.
         no_aug_epochs: epochs at the end with the L1 loss on the boxes, a flat learning rate with that schedule, and no
-            mosaic and mixup with ``DetectionDataModule(augmentation="yolox")``.
+            mosaic and mixup in the official augmentation.
         reg_loss_weight: weight of the IoU loss.
         score_thresh: detections below this score (objectness times class probability) are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
         max_detections_per_image: at most so many are kept, best first.
+        multi_label_candidates: every class of a location whose score is high enough is a detection of its own, as in
+            torchvision; otherwise the best class only, as in the official YOLOX.
+        class_agnostic_nms: boxes of different classes suppress one another.
         class_names: in the order of the class indices. Where absent they are taken from the data, except with
             pretrained class predictors of 80 classes, whose names are COCO's.
         optimizer: a name of ``list_optimizers()`` or ``{"class": "dotted.path", "params": {...}}``.
@@ -58,6 +61,7 @@ class YOLOXDetector(DetectionModel):
     """
 
     network: YOLOXNetwork
+    recipe_ema_decay = 0.9998
 
     def __init__(
         self,
@@ -71,6 +75,8 @@ class YOLOXDetector(DetectionModel):
         score_thresh: float = 0.01,
         nms_thresh: float = 0.65,
         max_detections_per_image: int = 100,
+        multi_label_candidates: bool = False,
+        class_agnostic_nms: bool = False,
         metrics: Sequence[MetricConfig | Mapping[str, Any]] | None = None,
         class_names: Sequence[str] | None = None,
         pretrained: bool | str | Path = False,
@@ -112,6 +118,7 @@ class YOLOXDetector(DetectionModel):
         if num_classes == len(COCO_NAMES) and class_names is None:
             self.class_names = COCO_NAMES
         self.set_thresholds({"score": score_thresh, "iou": nms_thresh, "max_detections": max_detections_per_image})
+        self.multi_label_candidates, self.class_agnostic_nms = multi_label_candidates, class_agnostic_nms
         if scheduler == "yolox":  # whose own arguments come first
             lengths = {name: options[name] for name in lengths}
         self.recipe = RecipeLengths(lengths["total_epochs"], lengths["warmup_epochs"], lengths["no_aug_epochs"])
@@ -163,7 +170,7 @@ class YOLOXDetector(DetectionModel):
     def recipe_augmentation(self) -> YOLOXAugmentation:
         """The official augmentation for this size, over the epochs of this recipe.
 
-        ``DetectionDataModule(augmentation="yolox")`` asks the model that is trained for it.
+        ``DetectionDataModule`` asks the model that is trained for it, unless it was given another augmentation.
         """
         official = YOLOXAugmentation.of_size(self.size.name)
         return replace(official, total_epochs=self.recipe.total, no_aug_epochs=self.recipe.no_aug)
