@@ -109,6 +109,7 @@ def read_evaluation_set(
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
     if task == "instance_segmentation":
         return _read_instances(root, class_names, split, annotations, images, bad_annotations)
+    named.check_used(root)
     masked = read_masked(
         root,
         split,
