@@ -142,6 +142,32 @@ def test_detectors_learn_from_random_weights(network: str, data: str, shared: Pa
     assert detector_is_as_good(checkpoint, tmp_path / "detector.onnx", root)["map"] > 0.02
 
 
+def segmented(name: str, data: Path, shared: Path, folder: Path, *more: str) -> dict[str, float]:
+    """Train instances, export and measure: the figures of the artifact, which are those of the checkpoint."""
+    weights = shared / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
+    checkpoint = train("instances", data, weights, folder, f"trainer.name={name}", *more)
+    print(name, "mask AP50 by epoch:", [round(value, 3) for value in curve(checkpoint, "val/mask_map_50")])  # noqa: T201
+    manifest = export_to_onnx(checkpoint, folder / f"{name}.onnx")
+    assert manifest.verification.status == "passed"
+    assert manifest.verification.compared["masks"] > 0
+    found, expected = (evaluate(model, data) for model in (folder / f"{name}.onnx", checkpoint))
+    assert found == pytest.approx(expected, abs=0.002)
+    return found
+
+
+def test_instances_of_nuclei(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data" / "inst" / "nuclei"
+    found = segmented("nuclei", data, shared, tmp_path, "model.num_classes=1", "trainer.max_epochs=6")
+    assert found["mask_map_50"] >= 0.60
+
+
+def test_instances_of_pets(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data" / "inst" / "pets"
+    own = ("model.num_classes=2", "model.strides=[8,16,32,64,128]", "model.roi_pool_size=14", "model.mask_size=28")
+    found = segmented("pets", data, shared, tmp_path, *own, "model.proposals_per_image=16", "trainer.max_epochs=6")
+    assert found["mask_map_50"] >= 0.60
+
+
 def test_deeplab_and_fcn_on_pets(shared: Path, tmp_path: Path) -> None:
     data = shared / "data" / "seg" / "pets3"
     weights = shared / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
