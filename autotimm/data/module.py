@@ -33,8 +33,8 @@ class VisionDataModule(pl.LightningDataModule, ABC):
     """
 
     kind: str
-    """What the labels are: ``classification``, ``multi-label classification``, ``detection`` or
-    ``semantic_segmentation``."""
+    """What the labels are: ``classification``, ``multi-label classification``, ``detection``,
+    ``semantic_segmentation`` or ``instance_segmentation``."""
     collate: Callable[[list[Any]], Any]
 
     def __init__(

@@ -73,6 +73,11 @@ def check_data_fits(
                 "give a folder with boxes (COCO: annotations/val.json), or the annotation file as annotations "
                 "(--annotations)"
             )
+    if task == "instance_segmentation" and root.is_file():
+        raise DataError(
+            f"{root}: is a file, but the model is for instance segmentation: give a folder with images and COCO "
+            "annotations with masks (annotations/val.json), and another place of these as annotations (--annotations)"
+        )
     if task == "semantic_segmentation" and root.is_file():
         raise DataError(
             f"{root}: is a file, but the model is for semantic segmentation: give a folder with images and masks "

@@ -58,7 +58,8 @@ def evaluate(
 
     Returns:
         Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection and for
-        several labels an image, ``miou`` and so on for semantic segmentation; and the further ones.
+        several labels an image, ``miou`` and so on for semantic segmentation, ``mask_map`` and ``box_map`` and
+        so on for instances; and the further ones.
     """
     return evaluation_report(model, data, **options).metrics
 
@@ -92,8 +93,8 @@ def evaluation_report(
             images and masks; also a CSV file, as the data modules read them.
         split: which part of it; ``all`` for the whole of a folder of classes that has no parts. A CSV file is
             evaluated whole.
-        annotations: detection: the annotation file, where it is not in its usual place under ``data``; semantic
-            segmentation: the folder of the masks, VOC's list or COCO's file.
+        annotations: detection and instances: the annotation file, where it is not in its usual place under ``data``;
+            semantic segmentation: the folder of the masks, VOC's list or COCO's file.
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
         format: detection: ``coco``, ``csv``, ``voc`` or ``yolo``; semantic segmentation: ``png``, ``voc``,
             ``cityscapes`` or ``coco``; ``auto`` recognises it.

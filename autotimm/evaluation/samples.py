@@ -107,23 +107,21 @@ def read_evaluation_set(
         return _read_labelled(root, class_names, split)
     if task in ("detection", "instance_segmentation"):
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named, task)
-    if task == "semantic_segmentation":
-        named.check_used(root)
-        masked = read_masked(
-            root,
-            split,
-            format=check_mask_format(format),
-            annotations=None if annotations is None else Path(annotations),
-            images=None if images is None else Path(images),
-            class_mapping=class_mapping,
-            ignore_index=ignore_index,
-            bad_annotations=bad_annotations,
-            usual_names=class_names,
-        )
-        classes_of = _indices(masked.classes.class_names, class_names, masked.source)
-        paths = [image.path for image in masked.images]
-        return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
-    raise ConfigError(f"evaluation of {task} is not there yet")
+    named.check_used(root)
+    masked = read_masked(
+        root,
+        split,
+        format=check_mask_format(format),
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        class_mapping=class_mapping,
+        ignore_index=ignore_index,
+        bad_annotations=bad_annotations,
+        usual_names=class_names,
+    )
+    classes_of = _indices(masked.classes.class_names, class_names, masked.source)
+    paths = [image.path for image in masked.images]
+    return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
 
 
 def _read_labelled(root: Path, class_names: Sequence[str], split: str) -> EvaluationSet:

@@ -239,3 +239,6 @@ def test_it_learns_and_its_artifact_measures_the_same(coins: Path, tmp_path: Pat
     (coins / "annotations" / "test.json").write_text("{}")
     with pytest.raises(DataError, match="not a COCO annotation file"):
         evaluate(tmp_path / "model.onnx", coins, split="test")
+    (tmp_path / "boxes.csv").write_text("image,label\n")
+    with pytest.raises(DataError, match=r"boxes\.csv: is a file, but the model is for instance segmentation"):
+        evaluate(tmp_path / "model.onnx", tmp_path / "boxes.csv")
