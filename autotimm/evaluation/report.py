@@ -50,12 +50,10 @@ class EvaluationReport:
         were told so (column).
 
         Raises:
-            ConfigError: the model is a detector.
+            ConfigError: the model finds objects.
         """
         if not isinstance(self.metric, _CONFUSING):
-            raise ConfigError(
-                "there is a confusion matrix of classes of images or pixels, and this model is a detector"
-            )
+            raise ConfigError("there is a confusion matrix of classes of images or pixels; this model finds objects")
         return self.metric.confusion()
 
     @property

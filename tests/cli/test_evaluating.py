@@ -57,10 +57,12 @@ def test_segmentation(
     counts = [[int(cell) for cell in row[1:]] for row in rows]
     assert sum(map(sum, counts)) == 4 * 48 * 90
     of_light = counts[1][1] / (sum(counts[1]) + sum(row[1] for row in counts) - counts[1][1])
-    assert f"{of_light:.4f}" in table.out
+    assert f"{of_light:.3f}" in table.out
     content = json.loads(run("evaluate", segmentor_artifact, "--data", squares, "--per-class", "--json", "-").out)
-    assert content["per_class"]["light"] == pytest.approx(of_light)
-    assert sum(content["per_class"].values()) / 3 == pytest.approx(values["miou"])
+    rows = {row["class"]: row for row in content["per_class"]}
+    assert rows["light"]["iou"] == pytest.approx(of_light)
+    assert rows["light"]["pixels"] == sum(counts[1])
+    assert sum(row["iou"] for row in rows.values()) / 3 == pytest.approx(values["miou"])
     assert content["confusion_matrix"] == counts
 
 
