@@ -28,7 +28,7 @@ from autotimm.data.tables import (
 )
 from autotimm.evaluation.columns import TableColumns
 from autotimm.evaluation.mask_truths import MaskTruths
-from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.errors import DataError
 from autotimm.runtime.manifest import Task
 
 
@@ -109,22 +109,21 @@ def read_evaluation_set(
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
     if task == "instance_segmentation":
         return _read_instances(root, class_names, split, annotations, images, bad_annotations)
-    if task == "semantic_segmentation":
-        masked = read_masked(
-            root,
-            split,
-            format=check_mask_format(format),
-            annotations=None if annotations is None else Path(annotations),
-            images=None if images is None else Path(images),
-            class_mapping=class_mapping,
-            ignore_index=ignore_index,
-            bad_annotations=bad_annotations,
-            usual_names=class_names,
-        )
-        classes_of = _indices(masked.classes.class_names, class_names, masked.source)
-        paths = [image.path for image in masked.images]
-        return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
-    raise ConfigError(f"evaluation of {task} is not there yet")
+    named.check_used(root)
+    masked = read_masked(
+        root,
+        split,
+        format=check_mask_format(format),
+        annotations=None if annotations is None else Path(annotations),
+        images=None if images is None else Path(images),
+        class_mapping=class_mapping,
+        ignore_index=ignore_index,
+        bad_annotations=bad_annotations,
+        usual_names=class_names,
+    )
+    classes_of = _indices(masked.classes.class_names, class_names, masked.source)
+    paths = [image.path for image in masked.images]
+    return EvaluationSet(paths, MaskTruths(MaskedSamples(masked, classes_of)), [None] * len(paths))
 
 
 def _read_labelled(root: Path, class_names: Sequence[str], split: str) -> EvaluationSet:

@@ -13,7 +13,6 @@ from autotimm.metrics.detection import DetectionMetric
 from autotimm.metrics.instances import InstanceMetric
 from autotimm.metrics.multi_label import MultiLabelMetric
 from autotimm.metrics.segmentation import SegmentationMetric
-from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
 from autotimm.runtime.results import Result
 
@@ -58,7 +57,7 @@ def build_metric(
         stage: those among them that are not for this stage are left out.
 
     Raises:
-        ConfigError: a task that cannot be measured yet, or a further metric that cannot be made.
+        ConfigError: a further metric that cannot be made.
     """
     further = [metric for metric in extra if stage in metric.stages]
     if task == "classification" and multi_label:
@@ -69,6 +68,4 @@ def build_metric(
         return DetectionMetric(num_classes, class_names=class_names, extra=further)
     if task == "instance_segmentation":
         return InstanceMetric(num_classes, class_names=class_names, extra=further)
-    if task == "semantic_segmentation":
-        return SegmentationMetric(num_classes, ignore_index=ignore_index, class_names=class_names, extra=further)
-    raise ConfigError(f"evaluation of {task} is not there yet")
+    return SegmentationMetric(num_classes, ignore_index=ignore_index, class_names=class_names, extra=further)

@@ -55,7 +55,7 @@ def draw_classes(
     colors = class_colors(class_names, palette)
     tinted = np.array([not _is_background(label, name) for label, name in enumerate(class_names)])[mask]
     table = np.array(colors, np.uint8)
-    blended = np.where(tinted[..., None], pixels // 2 + table[mask] // 2, pixels)
+    blended = np.where(tinted[..., None], (pixels >> 1) + (table >> 1)[mask], pixels)
     lines = tinted & _borders(mask, _line_width(mask.shape))
     blended[lines] = table[mask[lines]]
     present = [int(label) for label in np.argsort(-coverage, kind="stable") if coverage[label] > 0]
@@ -98,7 +98,7 @@ def draw_instances(
         color = np.array(color_of(int(label)), np.uint8)
         height, columns = region.pixels.shape
         part = pixels[region.top : region.top + height, region.left : region.left + columns]
-        part[region.pixels] = part[region.pixels] // 2 + color // 2
+        part[region.pixels] = (part[region.pixels] >> 1) + (color >> 1)
         part[region.pixels & _borders(np.pad(region.pixels, width), width)[width:-width, width:-width]] = color
     thin = max(1, width // 2)
     picture = Image.fromarray(pixels)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autotimm.evaluation import evaluate
+from autotimm.evaluation import evaluate, evaluation_report
 from autotimm.export import export_to_onnx
 from autotimm.training import load_config, run_training
 from autotimm.training.templates import read_template
@@ -26,13 +26,13 @@ def curve(checkpoint: Path, metric: str) -> list[float]:
         return [float(row[metric]) for row in csv.DictReader(file) if row[metric]]
 
 
-def exported_is_as_good(checkpoint: Path, artifact: Path, data: Path, metric: str) -> float:
+def exported_is_as_good(checkpoint: Path, artifact: Path, data: Path, metric: str, within: float = 0.005) -> float:
     """Export with no further argument, and measure both on the same data; the figure of the artifact."""
     manifest = export_to_onnx(checkpoint, artifact)
     assert manifest.verification.status == "passed"
     assert manifest.verification.image_source == "validation images of the checkpoint"
     found, expected = (evaluate(model, data)[metric] for model in (artifact, checkpoint))
-    assert found == pytest.approx(expected, abs=0.005)
+    assert found == pytest.approx(expected, abs=within)
     return found
 
 
@@ -166,3 +166,18 @@ def test_instances_of_pets(shared: Path, tmp_path: Path) -> None:
     own = ("model.num_classes=2", "model.strides=[8,16,32,64,128]", "model.roi_pool_size=14", "model.mask_size=28")
     found = segmented("pets", data, shared, tmp_path, *own, "model.proposals_per_image=16", "trainer.max_epochs=6")
     assert found["mask_map_50"] >= 0.60
+
+
+def test_deeplab_and_fcn_on_pets(shared: Path, tmp_path: Path) -> None:
+    data = shared / "data" / "seg" / "pets3"
+    weights = shared / "weights" / "tf_efficientnet_lite0.in1k.safetensors"
+    found = {}
+    for head in ("deeplabv3plus", "fcn"):
+        own = (f"model.head_type={head}", f"trainer.name={head}")
+        checkpoint = train("segmentation", data, weights, tmp_path, *own)
+        print(head, "mean IoU by epoch:", [round(value, 3) for value in curve(checkpoint, "val/miou")])  # noqa: T201
+        artifact = tmp_path / f"{head}.onnx"
+        found[head] = exported_is_as_good(checkpoint, artifact, data, "miou", within=0.002)
+        print(head, "IoU by class:", evaluation_report(artifact, data).per_class())  # noqa: T201
+    assert found["deeplabv3plus"] >= 0.80
+    assert found["fcn"] >= 0.70

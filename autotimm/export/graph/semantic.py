@@ -21,4 +21,4 @@ class SemanticGraph(ExportGraph):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The model's own inference: there is nothing that a graph must do otherwise."""
         logits = self.model.network(self.model.normalize(images)).logits
-        return self.model.best_classes(logits, images.shape[1:3]), logits
+        return self.model.best_classes(self.model.upsample(logits, images.shape[1:3])), logits

@@ -228,11 +228,12 @@ class SemanticSegmentor(FreezableModel):
 
     def infer(self, images: Tensor) -> dict[str, Tensor]:
         """The best class of every pixel; what the graph computes, by the same code."""
-        return {"mask": self.best_classes(self.network(self.normalize(images)).logits, images.shape[1:3])}
+        logits = self.network(self.normalize(images)).logits
+        return {"mask": self.best_classes(self.upsample(logits, images.shape[1:3]))}
 
-    def best_classes(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """The mask of an input of some size, from the network's logits."""
-        best = self.upsample(logits, size).argmax(dim=1)
+    def best_classes(self, logits: Tensor) -> Tensor:
+        """The mask ``[N, H, W]``, from logits that are as large."""
+        best = logits.argmax(dim=1)
         return best.to(torch.uint8 if self.num_classes <= 256 else torch.int32)
 
     @staticmethod
@@ -253,10 +254,10 @@ class SemanticSegmentor(FreezableModel):
     def measure(self, batch: SegmentationBatch, count: int) -> Measured:
         """The masks at source size, those annotated, and the loss."""
         with torch.inference_mode():
-            images, size = batch.images[:count], batch.images.shape[1:3]
-            logits = self.network(self.normalize(images)).logits
-            loss = self.loss(self.upsample(logits, size), batch.masks[:count])["loss"]
-            outputs = {"mask": self.best_classes(logits, size).cpu().numpy()}
+            logits = self.network(self.normalize(batch.images)).logits
+            whole = self.upsample(logits, batch.images.shape[1:3])[:count]
+            loss = self.loss(whole, batch.masks[:count])["loss"]
+            outputs = {"mask": self.best_classes(whole).cpu().numpy()}
         results = assemble(self.task, outputs, batch.placements[:count], self.class_names, palette=self.palette)
         return Measured(results, batch.truths[:count], loss)
 

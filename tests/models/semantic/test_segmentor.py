@@ -82,6 +82,20 @@ def test_training_overfits_a_batch(options: dict[str, Any]) -> None:
     assert ("auxiliary_loss" in losses) == ("auxiliary_weight" in options)
 
 
+def test_padding_of_a_shared_evaluation_is_not_measured() -> None:
+    """Where processes share the images, the last batch of one may hold none of its own."""
+    model = small().eval()
+    whole = batch()._replace(
+        placements=[model.preprocess.place(*SIZE)] * 2, truths=[mask.numpy() for mask in batch().masks]
+    )
+    results, truths, loss = model.measure(whole, 1)
+    assert (len(results), len(truths)) == (1, 1)
+    expected = model.loss(model.upsample(model(model.normalize(whole.images[:1])).logits, SIZE), whole.masks[:1])
+    torch.testing.assert_close(loss, expected["loss"], atol=1e-5, rtol=0)
+    results, truths, loss = model.measure(whole, 0)
+    assert (len(results), len(truths), loss.item()) == (0, 0, 0.0)
+
+
 def test_the_auxiliary_head_is_of_training_only() -> None:
     model = small(auxiliary_weight=0.4)
     images = model.normalize(batch().images)
