@@ -16,7 +16,7 @@ CORE = (
 )
 HEAVY_BENCHMARKS = {
     *("backbones", "budgets", "detection_loading", "detector_backbones", "segmentor_backbones", "walking"),
-    *("nms", "training_step", "training_throughput"),
+    *("instance_backbones", "nms", "segmentation_runtime", "training_step", "training_throughput"),
 }
 """These train or export models, or load data for it, and are not part of a command."""
 

@@ -65,7 +65,7 @@ def test_mistakes(tmp_path: Path, boxed_images: Path) -> None:
         read_evaluation_set("classification", tmp_path, NAMES)
     with pytest.raises(DataError, match="no annotations of the test split"):
         read_evaluation_set("detection", boxed_images, ("cat", "fox"), split="test")
-    with pytest.raises(DataError, match="no masks of the val split"):
+    with pytest.raises(DataError, match="found no masks of the val split"):
         read_evaluation_set("semantic_segmentation", tmp_path, NAMES)
 
 
