@@ -16,6 +16,7 @@ from autotimm.dense import DenseOutputs
 from autotimm.losses.masks import mask_loss, mask_targets
 from autotimm.metrics import MetricConfig
 from autotimm.models.backbones import BackboneConfig
+from autotimm.models.custom_loss import recordable_losses
 from autotimm.models.detector_parts import COARSEST_MAP, DetectionArch
 from autotimm.models.masks.align import align_regions
 from autotimm.models.masks.head import MaskDetector, MaskHead
@@ -53,9 +54,12 @@ class InstanceSegmentor(ObjectDetector):
         cls_loss_weight: of the class term.
         reg_loss_weight: of the box term.
         centerness_loss_weight: of the centerness (or objectness) term.
+        loss_fns: functions of your own in place of terms of the detector's loss, by the name of the term.
         score_thresh: objects below this score are dropped.
         nms_thresh: of two boxes of one class whose IoU is above this, the lower-scored is dropped.
         max_detections_per_image: at most so many are kept, best first; each costs a mask.
+        multi_label_candidates: every class of a location whose score is high enough is an object of its own.
+        class_agnostic_nms: boxes of different classes suppress one another.
         freeze_backbone: train pyramid and heads only.
         unfreeze_epoch: with ``freeze_backbone``: from this epoch on (the first is 0) the backbone is trained as well.
         backbone_lr_scale: factor on the learning rate of the backbone.
@@ -100,9 +104,12 @@ class InstanceSegmentor(ObjectDetector):
         cls_loss_weight: float = 1.0,
         reg_loss_weight: float = 1.0,
         centerness_loss_weight: float = 1.0,
+        loss_fns: Mapping[str, Any] | None = None,
         score_thresh: float = 0.05,
         nms_thresh: float = 0.5,
         max_detections_per_image: int = 100,
+        multi_label_candidates: bool = False,
+        class_agnostic_nms: bool = False,
         freeze_backbone: bool = False,
         unfreeze_epoch: int | None = None,
         backbone_lr_scale: float = 1.0,
@@ -130,6 +137,8 @@ class InstanceSegmentor(ObjectDetector):
             raise ConfigError(f"mask_loss_weight is {mask_loss_weight}, but must be at least 0")
         if proposals_per_image < 1:
             raise ConfigError(f"proposals_per_image is {proposals_per_image}, but must be at least 1")
+        given_losses = loss_fns
+        loss_fns = recordable_losses(loss_fns or {})  # Lightning looks for the arguments here as well
         super().__init__(
             backbone,
             num_classes,
@@ -141,9 +150,12 @@ class InstanceSegmentor(ObjectDetector):
             cls_loss_weight=cls_loss_weight,
             reg_loss_weight=reg_loss_weight,
             centerness_loss_weight=centerness_loss_weight,
+            loss_fns=given_losses,
             score_thresh=score_thresh,
             nms_thresh=nms_thresh,
             max_detections_per_image=max_detections_per_image,
+            multi_label_candidates=multi_label_candidates,
+            class_agnostic_nms=class_agnostic_nms,
             freeze_backbone=freeze_backbone,
             unfreeze_epoch=unfreeze_epoch,
             backbone_lr_scale=backbone_lr_scale,

@@ -31,6 +31,11 @@ def small(backbone: Any = "test_resnet", num_classes: int = 3, **arguments: Any)
     return InstanceSegmentor(backbone, num_classes, **{**standard, "seed": 0, **arguments})
 
 
+def squared_distance(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """A loss of one's own in place of the GIoU."""
+    return (predicted - targets).square().sum()
+
+
 def talkative(**arguments: Any) -> InstanceSegmentor:
     """With heads that find something everywhere, of many sizes, and masks that are not all grey."""
     model = small(**arguments)
@@ -60,7 +65,7 @@ def batch() -> InstanceBatch:
     ("arguments", "options"),
     [
         ({"strides": (4, 8, 16, 32)}, {"nms": "operator"}),
-        ({}, {"nms": "tensor", "batch": "dynamic", "max_detections": 20}),
+        ({"multi_label_candidates": True}, {"nms": "tensor", "batch": "dynamic", "max_detections": 20}),
     ],
 )
 def test_the_artifact_gives_its_answers(arguments: Any, options: dict[str, Any], tmp_path: Path) -> None:
@@ -148,11 +153,20 @@ def test_the_mask_threshold_is_used_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_describes_it(tmp_path: Path) -> None:
-    model = small(strides=[4, 8, 16, 32], class_names=["a", "b", "c"], proposals_per_image=8).eval()
+    model = small(
+        strides=[4, 8, 16, 32],
+        class_names=["a", "b", "c"],
+        proposals_per_image=8,
+        class_agnostic_nms=True,
+        multi_label_candidates=True,
+        loss_fns={"box": squared_distance},
+    ).eval()
     restored = load_checkpoint(model.save(tmp_path / "model.ckpt"))
     assert isinstance(restored, InstanceSegmentor)
     assert (restored.class_names, restored.region_strides) == (("a", "b", "c"), (4, 8, 16, 32))
     assert (restored.roi_pool_size, restored.mask_size, restored.proposals_per_image) == (7, 14, 8)
+    assert restored.class_agnostic_nms
+    assert restored.multi_label_candidates
     assert restored.data_kind == "instance_segmentation"
     images = torch.from_numpy(generate(*SIZE, 0)[None])
     ours, theirs = model.outputs_as_arrays(images), restored.outputs_as_arrays(images)

@@ -39,7 +39,7 @@ def level_of(boxes: Tensor, strides: Sequence[int]) -> Tensor:
 
 
 def align_regions(levels: Sequence[Tensor], strides: Sequence[int], boxes: Sequence[Tensor], bins: int) -> Tensor:
-    """The features of some boxes, by torchvision's operator.
+    """The features of some boxes, by torchvision's operator; in float32, since half precision has no pixels of boxes.
 
     Args:
         levels: per stride ``[N, C, H / stride, W / stride]``.
@@ -52,14 +52,14 @@ def align_regions(levels: Sequence[Tensor], strides: Sequence[int], boxes: Seque
     """
     counts = torch.tensor([len(one) for one in boxes], device=levels[0].device)
     images = torch.repeat_interleave(torch.arange(len(boxes), device=levels[0].device), counts)
-    together = torch.cat(list(boxes)).to(levels[0].dtype)
+    together = torch.cat(list(boxes)).float()
     chosen = level_of(together, strides)
-    regions = torch.cat((images[:, None].to(together.dtype), together), dim=1)
-    features = levels[0].new_zeros(len(together), levels[0].shape[1], bins, bins)
+    regions = torch.cat((images[:, None].float(), together), dim=1)
+    features = together.new_zeros(len(together), levels[0].shape[1], bins, bins)
     for index, (level, stride) in enumerate(zip(levels, strides, strict=True)):
         at = (chosen == index).nonzero()[:, 0]
         # also where there are none, so that every level has a gradient
-        aligned = roi_align(level, regions[at], bins, 1.0 / stride, sampling_ratio=SAMPLES, aligned=True)
+        aligned = roi_align(level.float(), regions[at], bins, 1.0 / stride, sampling_ratio=SAMPLES, aligned=True)
         features = features.index_copy(0, at, aligned)
     return features
 

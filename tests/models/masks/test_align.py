@@ -60,6 +60,14 @@ def test_both_forms_are_torchvisions_on_the_level(strides: tuple[int, ...], bins
             torch.testing.assert_close(exact[image, index], expected, atol=1e-6, rtol=0)
 
 
+def test_boxes_keep_their_place_in_half_precision() -> None:
+    """From 256 on, bfloat16 has every second pixel only."""
+    strides = (8, 16, 32)
+    maps, some = [level.bfloat16() for level in levels(strides)], list(boxes(20))
+    expected = align_regions([level.float() for level in maps], strides, some, 7)
+    assert torch.equal(align_regions(maps, strides, some, 7).float(), expected)
+
+
 def test_every_level_has_a_gradient() -> None:
     """Also one that no box is on, or DistributedDataParallel would wait for it."""
     strides = (8, 16, 32)
