@@ -142,14 +142,15 @@ def evaluate(
     if json_out is not None:
         content = _as_json(report, confusion=confusion_matrix is not None, per_class=per_class)
         write_json({"model": str(model), "data": str(data), "split": split, **content}, json_out)
-    else:
+    if str(json_out) != "-":
         _show(report, confusion=confusion_matrix is not None, per_class=per_class)
     if confusion_matrix is not None:
         _write_confusion(report, confusion_matrix)
     for file in pr_curve or ():
         report.precision_recall().save(file)
-    if json_out is None:
-        for file in (*([confusion_matrix] if confusion_matrix is not None else ()), *(pr_curve or ())):
+    written = [file for file in (json_out, confusion_matrix, *(pr_curve or ())) if file is not None]
+    for file in written:
+        if str(file) != "-":
             err.print(f"wrote {file}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -87,7 +88,7 @@ def export(
     )
     out.print(Text.assemble((str(target), "bold"), "  ", facts))
     print_verification(manifest.verification)
-    err.print(f"next: autotimm predict {target} PHOTO.jpg --save predictions")
+    err.print(f"next: autotimm predict {shlex.quote(str(target))} PHOTO.jpg --save predictions")
 
 
 def verify(

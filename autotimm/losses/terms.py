@@ -35,7 +35,12 @@ def term(
     """
     if name not in given:
         return default(predicted, target)
-    value = given[name](predicted, target)
+    try:
+        value = given[name](predicted, target)
+    except TypeError as error:
+        raise ConfigError(
+            f"loss_fns: {name} is called with what was predicted and the target, two tensors, and failed: {error}"
+        ) from error
     if not isinstance(value, Tensor) or value.shape not in ((), predicted.shape, predicted.shape[:1]):
         found = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise ConfigError(

@@ -40,7 +40,9 @@ def choose_pictures(folder: str | Path | None, remembered: list[str] | None) -> 
         return Pictures(chosen, f"{len(chosen)} of {len(found)} images in {Path(folder).resolve().name}")
     present = [Path(name) for name in remembered or () if Path(name).is_file()]
     if present:
-        return Pictures(_spread(present), "validation images of the checkpoint")
+        gone = len(remembered or ()) - len(present)
+        where = f", of which {gone} are no longer there" if gone else ""
+        return Pictures(_spread(present), f"validation images of the checkpoint{where}")
     if remembered is None:
         reason = "no folder of images was given"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,4 +28,4 @@ class TrainingSummary:
     @property
     def next_command(self) -> str:
         """What to type now."""
-        return f"autotimm export {self.best_checkpoint} --format onnx -o model.onnx"
+        return f"autotimm export {shlex.quote(str(self.best_checkpoint))} --format onnx -o model.onnx"

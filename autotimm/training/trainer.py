@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -169,9 +170,9 @@ class AutoTrainer(pl.Trainer):
             if self.state.status != TrainerStatus.INTERRUPTED:
                 raise
             has_last = self._keeps_checkpoints and not self._is_trial and self._checkpointing.last_model_path
-            way = (
-                f": go on with --resume {self.last_checkpoint}" if has_last else ", and there is nothing to go on from"
-            )
+            way = ", and there is nothing to go on from"
+            if has_last:
+                way = f": go on with --resume {shlex.quote(str(self.last_checkpoint))}"
             raise KeyboardInterrupt(f"the training was interrupted{way}") from stop
         finally:
             self._seconds = time.perf_counter() - start

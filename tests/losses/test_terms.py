@@ -121,6 +121,7 @@ def test_losses_that_cannot_be(arch: str, loss_fns: Any, message: str) -> None:
     [
         (lambda predicted, target: predicted[:, 0, :7], r"classification must give the sum.* shape \[2, 7\]"),
         (lambda predicted, target: 1.0, r"but gave 1\.0"),
+        (lambda predicted: predicted, r"classification is called with what was predicted and the target.*takes 1"),
     ],
 )
 def test_results_that_cannot_be(result: Any, message: str) -> None:
