@@ -151,8 +151,10 @@ def evaluation_report(
     multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
     stage: Stage = "val" if split == "val" and Path(data).is_dir() else "test"
     ignored = _ignored(predictor) if ignore_index is None else ignore_index
-    if sliding_window is not None and manifest.task != "semantic_segmentation":
-        raise ConfigError(f"sliding windows are for semantic segmentation, and this model is for {manifest.task}")
+    for_pixels = {"sliding_window": sliding_window, "ignore_index": ignore_index, "class_mapping": class_mapping}
+    for what, value in for_pixels.items():
+        if value is not None and manifest.task != "semantic_segmentation":
+            raise ConfigError(f"{what} is for semantic segmentation, and this model is for {manifest.task}")
     metric = build_metric(
         manifest.task,
         len(names),

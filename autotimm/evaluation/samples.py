@@ -28,7 +28,7 @@ from autotimm.data.tables import (
 )
 from autotimm.evaluation.columns import TableColumns
 from autotimm.evaluation.mask_truths import MaskTruths
-from autotimm.runtime.errors import DataError
+from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.runtime.manifest import Task
 
 
@@ -88,7 +88,7 @@ def read_evaluation_set(
         class_mapping: semantic segmentation: from numbers or colours in the masks to names of classes.
 
     Raises:
-        ConfigError: no such role of a column, or the data have no columns.
+        ConfigError: no such role of a column, or the data have no columns; or a format that the task does not have.
         DataError: the data cannot be read, has no such part, or has classes that the model does not know.
     """
     root, named = Path(data), TableColumns(columns or {}, label_separator)
@@ -108,6 +108,9 @@ def read_evaluation_set(
     if task == "detection":
         return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
     if task == "instance_segmentation":
+        named.check_used(root)
+        if format not in ("auto", "coco"):
+            raise ConfigError(f"masks of objects are read from COCO JSON, not from the format {format!r}")
         return _read_instances(root, class_names, split, annotations, images, bad_annotations)
     named.check_used(root)
     masked = read_masked(

@@ -82,6 +82,13 @@ def write(file: Path, *lines: str) -> Path:
     return file
 
 
+def test_options_that_instances_do_not_have(boxed_images: Path) -> None:
+    with pytest.raises(ConfigError, match="masks of objects are read from COCO JSON, not from the format 'voc'"):
+        read_evaluation_set("instance_segmentation", boxed_images, NAMES, format="voc")
+    with pytest.raises(ConfigError, match="columns names columns of a CSV file"):
+        read_evaluation_set("instance_segmentation", boxed_images, NAMES, columns={"label": "kind"})
+
+
 def test_a_csv_file_is_evaluated_as_the_data_module_reads_it(listed: Path) -> None:
     lines = ["image,label", "pictures/a.png,green", "pictures/b.png,red", "pictures/c.png,green"]
     file = write(listed / "val.csv", *lines)
