@@ -138,28 +138,35 @@ def evaluate(
             metrics=[MetricConfig(name) for name in metric or ()],
             progress=lambda paths: progress.track(paths, description="evaluating"),
         )
+    # the figures first: what took long is not lost where a file cannot be written
+    if json_out is not None:
+        content = _as_json(report, confusion=confusion_matrix is not None, per_class=per_class)
+        write_json({"model": str(model), "data": str(data), "split": split, **content}, json_out)
+    else:
+        _show(report, confusion=confusion_matrix is not None, per_class=per_class)
     if confusion_matrix is not None:
         _write_confusion(report, confusion_matrix)
     for file in pr_curve or ():
         report.precision_recall().save(file)
-    if json_out is not None:
-        content = _as_json(report, confusion=confusion_matrix is not None, per_class=per_class)
-        write_json({"model": str(model), "data": str(data), "split": split, **content}, json_out)
-        return
+    if json_out is None:
+        for file in (*([confusion_matrix] if confusion_matrix is not None else ()), *(pr_curve or ())):
+            err.print(f"wrote {file}")
+
+
+def _show(report: EvaluationReport, *, confusion: bool, per_class: bool) -> None:
+    """The figures as tables."""
     table = Table("metric", "value", box=None)
     for name, value in report.metrics.items():
         table.add_row(name, _shown(value, report))
     print_table(table)
     if per_class:
         out.print()
-        print_table(per_class_table(report.per_class()))
-    if confusion_matrix is not None and len(report.class_names) <= _WIDEST_TABLE:
+        print_table(_per_class_table(report.per_class()))
+    if confusion and len(report.class_names) <= _WIDEST_TABLE:
         out.print()
         print_table(_confusion_table(report))
     if report.bad_images:
         err.print(f"passed over {len(report.bad_images)} bad images; the figures are of the other {report.images}")
-    for file in (*([confusion_matrix] if confusion_matrix is not None else ()), *(pr_curve or ())):
-        err.print(f"wrote {file}")
 
 
 def _columns(given: Sequence[str]) -> dict[str, str]:
@@ -209,7 +216,7 @@ def _write_confusion(report: EvaluationReport, path: Path) -> None:
         csv.writer(file).writerows(report.confusion_table())
 
 
-def per_class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _per_class_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Figures of each class; a dash where one is not defined."""
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("class", overflow="fold")

@@ -29,8 +29,8 @@ def train(
         typer.Option(
             metavar="TASK",
             help="Print a configuration to start from, and train nothing: classification, probe, multilabel, "
-            "detection (YOLOX), detector (any backbone), segmentation, instances. For example: "
-            "autotimm train --init probe > config.yaml",
+            "detection (official YOLOX, a few epochs), yolox (the same with its whole recipe), detector (any "
+            "backbone), segmentation, instances. For example: autotimm train --init probe > config.yaml",
         ),
     ] = None,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -71,6 +72,12 @@ class YOLOXAugmentation:
             limits = getattr(self, name)
             if limits is not None and not 0 < limits[0] <= limits[1]:
                 raise ConfigError(f"{name} of YOLOXAugmentation is {limits}, but must be positive, and rise")
+        for name in ("rotation", "shear", "translation", "hsv", "no_aug_epochs"):
+            least = getattr(self, name)
+            if min(least if isinstance(least, tuple) else (least,)) < 0:
+                raise ConfigError(f"{name} of YOLOXAugmentation is {least}, but must not be negative")
+        if self.total_epochs <= 0:
+            raise ConfigError(f"total_epochs of YOLOXAugmentation is {self.total_epochs}, but must be positive")
         if self.resize_every < 1 or self.base_size < STEP:
             raise ConfigError(f"resize_every of YOLOXAugmentation must be at least 1, and base_size {STEP}")
 
@@ -108,6 +115,8 @@ def _checked(name: str, value: Any, default: Any) -> Any:
         kind = "whole number" if whole else "number"
         expected = f"a {kind}" if len(wanted) == 1 else f"{len(wanted)} {kind}s, such as {list(wanted)}"
         raise ConfigError(f"{name} of YOLOXAugmentation is {value!r}, but must be {expected}")
+    if not all(map(math.isfinite, given)):
+        raise ConfigError(f"{name} of YOLOXAugmentation is {value!r}, but must be finite")
     return given if isinstance(default, tuple) else value
 
 

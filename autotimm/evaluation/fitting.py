@@ -1,16 +1,47 @@
-"""Whether some data can be of a model's task, by what lies in its folder."""
+"""Whether options, and some data by what lies in its folder, can be of a model's task."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from autotimm.data.box_csv import is_box_csv
 from autotimm.data.box_formats import formats_there
 from autotimm.evaluation.columns import TableColumns
-from autotimm.runtime.errors import DataError
+from autotimm.runtime.errors import ConfigError, DataError
 from autotimm.runtime.images import EXTENSIONS
 from autotimm.runtime.manifest import Task
+
+_OBJECTS_OR_MASKS: tuple[Task, ...] = ("detection", "semantic_segmentation", "instance_segmentation")
+_OPTIONS: dict[str, tuple[str, tuple[Task, ...]]] = {
+    "format": ("format (--format)", _OBJECTS_OR_MASKS),
+    "bad_annotations": ("bad_annotations (--bad-annotations)", _OBJECTS_OR_MASKS),
+    "label_separator": ("label_separator (--label-separator)", ("classification",)),
+    "ignore_index": ("ignore_index (--ignore-index)", ("semantic_segmentation",)),
+    "class_mapping": ("class_mapping", ("semantic_segmentation",)),
+    "sliding_window": ("sliding_window (--window)", ("semantic_segmentation",)),
+}
+"""Options of an evaluation that are not of all tasks: what users call them, and of which they are."""
+
+
+def check_options_fit(task: Task, options: Sequence[str]) -> None:
+    """Refuse options that would change nothing.
+
+    Args:
+        task: of the model.
+        options: names of those that are not as they are by default.
+
+    Raises:
+        ConfigError: one that is for other tasks.
+    """
+    for name in options:
+        told, tasks = _OPTIONS[name]
+        if task not in tasks:
+            raise ConfigError(f"{told} is for {_in_words(*tasks)}, and this model is for {_in_words(task)}")
+
+
+def _in_words(*tasks: Task) -> str:
+    return ", ".join(task.replace("_", " ") for task in tasks)
 
 
 def check_data_fits(

@@ -20,7 +20,7 @@ ENDINGS = (".png", ".svg", ".csv")
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """The curves of each class that is annotated, at IoU .5 and .75, for at most 100 detections an image."""
+    """The curves of each class that is annotated, at IoU .5 and .75, for at most 100 detections of it an image."""
 
     class_names: tuple[str, ...]
     """``[K]``, in the order of the model's classes."""

@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from autotimm.data.bad_images import BadImages
 from autotimm.data.boxed import BoxedImage
 from autotimm.data.boxed_samples import check_size
 from autotimm.data.tables import SEPARATOR
-from autotimm.evaluation.fitting import check_data_fits
+from autotimm.evaluation.fitting import check_data_fits, check_options_fit
 from autotimm.evaluation.report import EvaluationReport
-from autotimm.evaluation.samples import read_evaluation_set
+from autotimm.evaluation.samples import EvaluationSet, read_evaluation_set
 from autotimm.evaluation.windows import check_overlap, stream_windows
-from autotimm.metrics import MetricConfig, Stage, build_metric
+from autotimm.metrics import MetricConfig, Stage, TaskMetric, build_metric
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import TorchBackend, predictor_of
 from autotimm.runtime import Predictor, is_artifact, load
-from autotimm.runtime.errors import ConfigError, DataError, ImageError
+from autotimm.runtime.errors import DataError, ImageError
 from autotimm.runtime.results import Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class EvaluationOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`evaluation_report`, which says what they are."""
+
+    split: str
+    annotations: str | Path | None
+    images: str | Path | None
+    format: str
+    bad_annotations: str
+    bad_images: str
+    columns: Mapping[str, str] | None
+    label_separator: str
+    ignore_index: int | None
+    class_mapping: Mapping[Any, Any] | None
+    sliding_window: float | None
+    metrics: Sequence[MetricConfig | Mapping[str, Any]]
+    progress: Callable[[Sequence[Any]], Iterable[Any]]
 
 
 def evaluate(
+    model: TaskModel | Predictor | str | Path, data: str | Path, **options: Unpack[EvaluationOptions]
+) -> dict[str, float]:
+    """The metrics of a model's task on a data set: ``evaluate("cells.onnx", "data/cells", split="test")``.
+
+    Args:
+        model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
+        data: root of the data set.
+        **options: as :func:`evaluation_report` takes them, errors likewise.
+
+    Returns:
+        Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection and for
+        several labels an image, ``miou`` and so on for semantic segmentation, ``mask_map`` and ``box_map`` and
+        so on for instances; and the further ones.
+    """
+    return evaluation_report(model, data, **options).metrics
+
+
+def evaluation_report(
     model: TaskModel | Predictor | str | Path,
     data: str | Path,
     *,
@@ -41,8 +81,11 @@ def evaluate(
     sliding_window: float | None = None,
     metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
     progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
-) -> dict[str, float]:
-    """The metrics of a model's task on a data set.
+) -> EvaluationReport:
+    """The metrics of a model's task on a data set, those of each class, and what else the task has.
+
+    That is the confusion matrix of a classifier or of semantic segmentation, and the precision-recall curves of a
+    detector.
 
     Args:
         model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
@@ -73,120 +116,83 @@ def evaluate(
             for validation on the split ``val``, what was for the test on any other data.
         progress: wraps the list of images, to show a progress bar.
 
-    Returns:
-        Metrics by name, 0..1: ``accuracy`` and so on for classification, ``map`` and so on for detection and for
-        several labels an image, ``miou`` and so on for semantic segmentation, ``mask_map`` and ``box_map`` and
-        so on for instances; and the further ones.
-
     Raises:
-        ConfigError: a further metric cannot be made or measured, or the data have no such column.
+        ConfigError: a further metric cannot be made or measured, the data have no such column, or an option is not for
+            this task.
         DataError: the data cannot be read, is not of the model's task, an image of it is bad or of another size than
             its annotations, or it has classes that the model does not know.
     """
-    report = evaluation_report(
-        model,
-        data,
-        split=split,
-        annotations=annotations,
-        images=images,
-        format=format,
-        bad_annotations=bad_annotations,
-        bad_images=bad_images,
-        columns=columns,
-        label_separator=label_separator,
-        ignore_index=ignore_index,
-        class_mapping=class_mapping,
-        sliding_window=sliding_window,
-        metrics=metrics,
-        progress=progress,
-    )
-    return report.metrics
+    with _predicting(model) as predictor:
+        manifest = predictor.manifest
+        chosen = {
+            "format": format != "auto",
+            "bad_annotations": bad_annotations != "refuse",
+            "label_separator": label_separator != SEPARATOR,
+            "ignore_index": ignore_index is not None,
+            "class_mapping": class_mapping is not None,
+            "sliding_window": sliding_window is not None,
+        }
+        check_options_fit(manifest.task, [name for name, is_chosen in chosen.items() if is_chosen])
+        multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
+        ignored = _ignored(predictor) if ignore_index is None else ignore_index
+        stage: Stage = "val" if split == "val" and Path(data).is_dir() else "test"
+        further = _further(predictor, [MetricConfig.of(one) for one in metrics], stage)
+        metric = build_metric(
+            manifest.task,
+            len(manifest.class_names),
+            class_names=manifest.class_names,
+            multi_label=multi_label,
+            threshold=manifest.thresholds.get("score", 0.5),
+            ignore_index=ignored,
+            extra=further,
+            stage=stage,
+        )
+        bad = BadImages(bad_images)
+        check_data_fits(manifest.task, data, annotations, columns)
+        samples = read_evaluation_set(
+            manifest.task,
+            data,
+            manifest.class_names,
+            split=split,
+            annotations=annotations,
+            multi_label=multi_label,
+            images=images,
+            format=format,
+            bad_annotations=bad_annotations,
+            columns=columns,
+            label_separator=label_separator,
+            ignore_index=ignored,
+            class_mapping=class_mapping,
+        )
+        paths = progress(samples.paths)
+        results: Iterable[Result | ImageError]
+        if sliding_window is None:
+            results = predictor.stream(paths)
+        else:
+            results = stream_windows(predictor, paths, check_overlap(sliding_window))
+        measured = _measure(metric, results, samples, bad)
+        return EvaluationReport(metric.compute(), manifest.class_names, measured, metric, tuple(bad.seen))
 
 
-def evaluation_report(
-    model: TaskModel | Predictor | str | Path,
-    data: str | Path,
-    *,
-    split: str = "val",
-    annotations: str | Path | None = None,
-    images: str | Path | None = None,
-    format: str = "auto",  # noqa: A002 - as the argument of the data module
-    bad_annotations: str = "refuse",
-    bad_images: str = "refuse",
-    columns: Mapping[str, str] | None = None,
-    label_separator: str = SEPARATOR,
-    ignore_index: int | None = None,
-    class_mapping: Mapping[Any, Any] | None = None,
-    sliding_window: float | None = None,
-    metrics: Sequence[MetricConfig | Mapping[str, Any]] = (),
-    progress: Callable[[Sequence[Any]], Iterable[Any]] = iter,
-) -> EvaluationReport:
-    """What :func:`evaluate` gives, and beside it figures of each class, the confusion matrix of a classifier and the
-    precision-recall curves of a detector; the arguments are the same.
-    """
+@contextmanager
+def _predicting(model: TaskModel | Predictor | str | Path) -> Iterator[Predictor]:
+    """Whatever predicts as a predictor; an artifact that is opened here is closed again."""
+    if isinstance(model, str | Path) and is_artifact(model):
+        with load(model) as predictor:
+            yield predictor
+        return
     if isinstance(model, str | Path):
-        if is_artifact(model):
-            with load(model) as predictor:
-                return evaluation_report(
-                    predictor,
-                    data,
-                    split=split,
-                    annotations=annotations,
-                    images=images,
-                    format=format,
-                    bad_annotations=bad_annotations,
-                    bad_images=bad_images,
-                    columns=columns,
-                    label_separator=label_separator,
-                    ignore_index=ignore_index,
-                    class_mapping=class_mapping,
-                    sliding_window=sliding_window,
-                    metrics=metrics,
-                    progress=progress,
-                )
         model = load_checkpoint(model)
-    predictor = predictor_of(model) if isinstance(model, TaskModel) else model
-    manifest = predictor.manifest
-    names = manifest.class_names
-    multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
-    stage: Stage = "val" if split == "val" and Path(data).is_dir() else "test"
-    ignored = _ignored(predictor) if ignore_index is None else ignore_index
-    for_pixels = {"sliding_window": sliding_window, "ignore_index": ignore_index, "class_mapping": class_mapping}
-    for what, value in for_pixels.items():
-        if value is not None and manifest.task != "semantic_segmentation":
-            raise ConfigError(f"{what} is for semantic segmentation, and this model is for {manifest.task}")
-    metric = build_metric(
-        manifest.task,
-        len(names),
-        class_names=names,
-        multi_label=multi_label,
-        threshold=manifest.thresholds.get("score", 0.5),
-        ignore_index=ignored,
-        extra=_further(predictor, [MetricConfig.of(one) for one in metrics], stage),
-        stage=stage,
-    )
-    bad = BadImages(bad_images)
-    check_data_fits(manifest.task, data, annotations, columns)
-    samples = read_evaluation_set(
-        manifest.task,
-        data,
-        names,
-        split=split,
-        annotations=annotations,
-        multi_label=multi_label,
-        images=images,
-        format=format,
-        bad_annotations=bad_annotations,
-        columns=columns,
-        label_separator=label_separator,
-        ignore_index=ignored,
-        class_mapping=class_mapping,
-    )
-    paths, measured = progress(samples.paths), 0
-    if sliding_window is None:
-        results: Iterable[Result | ImageError] = predictor.stream(paths)
-    else:
-        results = stream_windows(predictor, paths, check_overlap(sliding_window))
+    yield predictor_of(model) if isinstance(model, TaskModel) else model
+
+
+def _measure(metric: TaskMetric, results: Iterable[Result | ImageError], samples: EvaluationSet, bad: BadImages) -> int:
+    """Give the metric all results with their truths; how many could be given.
+
+    Raises:
+        DataError: an image is bad, and refused; or all are.
+    """
+    measured = 0
     for result, truth, annotated in zip(results, samples.truths, samples.annotated, strict=True):
         try:
             metric.update([_checked(result, annotated)], [truth])
@@ -201,7 +207,7 @@ def evaluation_report(
             measured += 1
     if bad.seen and not measured:
         raise DataError(f"none of the {len(samples)} images can be evaluated; the first is a {next(iter(bad.seen))}")
-    return EvaluationReport(metric.compute(), names, measured, metric, tuple(bad.seen))
+    return measured
 
 
 def _checked(result: Result | ImageError, annotated: BoxedImage | None) -> Result:

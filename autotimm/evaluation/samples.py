@@ -79,7 +79,7 @@ def read_evaluation_set(
         multi_label: the model gives an image any number of classes.
         images: the folder that the paths in a CSV file, or in ``annotations``, are taken from; looked for where absent.
         format: detection: of the boxes, as ``DetectionDataModule`` takes it; semantic segmentation: of the masks, as
-            ``SegmentationDataModule`` does.
+            ``SegmentationDataModule`` does; masks of objects are COCO's.
         bad_annotations: detection and segmentation: ``refuse`` or ``skip``.
         columns: of a CSV file, where their names are others: ``{"label": "class_id"}``. The roles are ``image``,
             ``label``, and for boxes ``xmin``, ``ymin``, ``xmax``, ``ymax``.
@@ -88,12 +88,12 @@ def read_evaluation_set(
         class_mapping: semantic segmentation: from numbers or colours in the masks to names of classes.
 
     Raises:
-        ConfigError: no such role of a column, or the data have no columns; or a format that the task does not have.
+        ConfigError: no such role of a column, or the data have no columns.
         DataError: the data cannot be read, has no such part, or has classes that the model does not know.
     """
     root, named = Path(data), TableColumns(columns or {}, label_separator)
     if task == "detection" and root.suffix.lower() == ".csv" and root.is_file():
-        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
+        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named, task)
     if task == "classification" and (root.is_file() or root.suffix.lower() == ".csv"):
         return _read_csv(root, class_names, multi_label, root.parent if images is None else Path(images), named)
     if not root.is_dir():
@@ -105,13 +105,8 @@ def read_evaluation_set(
     if task == "classification":
         named.check_used(root)
         return _read_labelled(root, class_names, split)
-    if task == "detection":
-        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named)
-    if task == "instance_segmentation":
-        named.check_used(root)
-        if format not in ("auto", "coco"):
-            raise ConfigError(f"masks of objects are read from COCO JSON, not from the format {format!r}")
-        return _read_instances(root, class_names, split, annotations, images, bad_annotations)
+    if task in ("detection", "instance_segmentation"):
+        return _read_boxed(root, class_names, split, annotations, images, format, bad_annotations, named, task)
     named.check_used(root)
     masked = read_masked(
         root,
@@ -196,44 +191,27 @@ def _read_boxed(
     format: str,  # noqa: A002
     bad_annotations: str,
     named: TableColumns,
+    task: Task,
 ) -> EvaluationSet:
+    """Objects with boxes, and for instance segmentation with masks, which COCO files have."""
+    masks = task == "instance_segmentation"
+    if masks and format not in ("auto", "coco"):
+        raise ConfigError(f"format is {format!r}, but masks of objects are read from COCO files only")
     if root.is_file():  # a table of boxes
         root, annotations = root.parent, root
     dataset = read_boxed(
         root,
         split,
-        format=check_box_format(format),
+        format="coco" if masks else check_box_format(format),
         annotations=None if annotations is None else Path(annotations),
         images=None if images is None else Path(images),
         columns=named.boxes,
         bad_annotations=bad_annotations,
+        masks=masks,
     )
     named.check_used(dataset.source)
     index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
-    truths = [ground_truth(image) for image in dataset.images]
-    mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
-    return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
-
-
-def _read_instances(
-    root: Path,
-    class_names: Sequence[str],
-    split: str,
-    annotations: str | Path | None,
-    images: str | Path | None,
-    bad_annotations: str,
-) -> EvaluationSet:
-    dataset = read_boxed(
-        root,
-        split,
-        format="coco",
-        annotations=None if annotations is None else Path(annotations),
-        images=None if images is None else Path(images),
-        bad_annotations=bad_annotations,
-        masks=True,
-    )
-    index_of = torch.tensor(_indices(dataset.class_names, class_names, dataset.source))
-    truths = [instance_truth(image) for image in dataset.images]
+    truths = [(instance_truth if masks else ground_truth)(image) for image in dataset.images]
     mapped = [truth._replace(labels=index_of[truth.labels]) for truth in truths]
     return EvaluationSet([image.path for image in dataset.images], mapped, list(dataset.images))
 

@@ -21,7 +21,8 @@ from autotimm.export.graph.detection import DetectionGraph
 from autotimm.models.detection import DetectionModel
 from autotimm.runtime.artifact import read_manifest
 
-MAX_CLASSES = 1 << 20
+_MOST_CLASSES = 1 << 20
+"""More than any model has: a location and a class in one number."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def against_artifact(path: Path) -> CandidateComparison:
 
     def named(candidates: Candidates) -> NDArray[np.int64]:
         """By which the two sets of candidates are paired: the location, or location and class."""
-        return candidates.index * MAX_CLASSES + candidates.labels if several else candidates.index
+        return candidates.index * _MOST_CLASSES + candidates.labels if several else candidates.index
 
     def compare(differences: Differences, pixels: NDArray[np.uint8], found: Candidates) -> None:
         theirs = run(pixels)

@@ -41,7 +41,10 @@ def check_ranges(ranges: Sequence[Sequence[float]], strides: Sequence[int]) -> l
     Raises:
         ConfigError: not one rising pair a level.
     """
-    pairs = [(float(low), float(high)) for low, high in (pair if len(pair) == 2 else (1, 0) for pair in ranges)]
+    try:
+        pairs = [(float(low), float(high)) for low, high in ranges]
+    except (TypeError, ValueError):  # not pairs, or not of numbers
+        pairs = []
     if len(pairs) != len(strides) or not all(0 <= low < high for low, high in pairs):
         raise ConfigError(
             f"regress_ranges is {list(ranges)}, but must be one (from, to) in pixels for each of the {len(strides)} "

@@ -36,6 +36,8 @@ class YOLOXLoss:
     Args:
         num_classes: classes of the network.
         regression_weight: weight of the IoU term.
+        class_weight: of the class term, which the official recipe has not.
+        objectness_weight: of the objectness term, likewise.
         loss_fns: functions of your own in place of a term, by its name: ``classification`` takes the logits of the
             foreground and its targets, the IoU at the true class, both ``[F, C]``; ``box`` the predicted and the true
             boxes ``[F, 4]`` xyxy in network-input pixels; ``objectness`` logits and targets ``[N, 1, A]``. Each gives
@@ -51,11 +53,15 @@ class YOLOXLoss:
         self,
         num_classes: int,
         regression_weight: float = 5.0,
+        *,
+        class_weight: float = 1.0,
+        objectness_weight: float = 1.0,
         loss_fns: Mapping[str, TermFunction] | None = None,
     ) -> None:
         self.loss_fns = check_terms(loss_fns or {}, self.TERMS)
         self.num_classes = num_classes
         self.regression_weight = regression_weight
+        self.class_weight, self.objectness_weight = class_weight, objectness_weight
 
     def __call__(
         self,
@@ -78,8 +84,8 @@ class YOLOXLoss:
             use_l1: whether to add the L1 distance of the raw regression, as in the last epochs of the recipe.
 
         Returns:
-            Scalars: ``loss``, the sum of ``iou_loss`` (weighted), ``objectness_loss``, ``class_loss`` and ``l1_loss``
-            (0 without L1); and ``num_foreground``, the number of foreground points in the batch.
+            Scalars: ``loss``, the sum of ``iou_loss``, ``objectness_loss``, ``class_loss`` (all weighted) and
+            ``l1_loss`` (0 without L1); and ``num_foreground``, the number of foreground points in the batch.
 
         Raises:
             ConfigError: a label is not one of the network's classes.
@@ -139,8 +145,8 @@ class YOLOXLoss:
         share = 1.0 / max(num_foreground, 1)
         terms = {
             "iou_loss": self.regression_weight * share * iou_loss,
-            "objectness_loss": share * objectness_loss,
-            "class_loss": share * class_loss,
+            "objectness_loss": self.objectness_weight * share * objectness_loss,
+            "class_loss": self.class_weight * share * class_loss,
             "l1_loss": share * l1_loss,
         }
         total = torch.stack(tuple(terms.values())).sum()

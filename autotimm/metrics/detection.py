@@ -24,7 +24,7 @@ _Objects = dict[str, Tensor]
 
 
 class DetectionMetric:
-    """COCO AP of boxes in source pixels, over IoU .5 to .95 and at most 100 detections an image.
+    """COCO AP of boxes in source pixels, over IoU .5 to .95 and at most 100 detections of a class an image.
 
     Computed by pycocotools. Crowd boxes neither count nor harm, and an object is small, medium or large by its
     annotated area, as in the official evaluation. Where several processes share the images, each updates its own

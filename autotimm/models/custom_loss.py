@@ -1,4 +1,4 @@
-"""A loss of the user's own in place of a classifier's."""
+"""Losses of the user's own: in place of a classifier's, or of terms of a detector's."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def custom_loss(given: str | Mapping[str, Any] | LossFunction) -> LossFunction:
         if not isinstance(found, type) and params:
             raise ConfigError(f"loss {path} is a function, which takes no params")
     if isinstance(loss, type):
-        raise ConfigError(f"loss_fn is the class {loss.__name__}: give an object of it, or its dotted path")
+        raise ConfigError(f"the loss is the class {loss.__name__}: give an object of it, or its dotted path")
     if not callable(loss):
-        raise ConfigError(f"loss_fn is {loss!r}, but must be callable with logits and targets")
+        raise ConfigError(f"the loss is {loss!r}, but must be callable with what was predicted and the targets")
     if isinstance(loss, nn.Module) and any(parameter.requires_grad for parameter in loss.parameters()):
         raise ConfigError(f"loss {type(loss).__name__} has parameters of its own, which nothing would train")
     return loss  # type: ignore[no-any-return]
@@ -90,6 +90,15 @@ def recordable_loss(given: Any) -> Any:
 
 
 def recordable_losses(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Losses by the names of their terms, each as :func:`recordable_loss` says it."""
+    """Losses by the names of their terms, each as :func:`recordable_loss` says it.
+
+    Raises:
+        ConfigError: they are not by name.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"loss_fns is {given!r}, but must be losses by the terms that they replace, such as "
+            "{'classification': 'dotted.path'}"
+        )
     losses = given[RECORDED] if is_recorded(given) else given
     return {str(name): recordable_loss(loss) for name, loss in losses.items()}

@@ -17,10 +17,11 @@ from autotimm.losses.masks import mask_loss, mask_targets
 from autotimm.metrics import MetricConfig
 from autotimm.models.backbones import BackboneConfig
 from autotimm.models.custom_loss import recordable_losses
+from autotimm.models.detector_parts import COARSEST_MAP, DetectionArch
 from autotimm.models.masks.align import align_regions
 from autotimm.models.masks.head import MaskDetector, MaskHead
 from autotimm.models.masks.proposals import Proposals, choose_proposals
-from autotimm.models.object_detector import COARSEST_MAP, DetectionArch, ObjectDetector
+from autotimm.models.object_detector import ObjectDetector
 from autotimm.models.pyramid.network import PyramidDetector
 from autotimm.models.trainable import Measured
 from autotimm.runtime.assemble import assemble

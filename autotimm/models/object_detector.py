@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
@@ -19,20 +18,21 @@ from autotimm.metrics import MetricConfig
 from autotimm.models.backbones import BackboneConfig, preprocess_of
 from autotimm.models.custom_loss import RECORDED, custom_loss, is_recorded, recalled_loss, recordable_losses
 from autotimm.models.detection import DetectionModel
-from autotimm.models.fcos.head import FCOSHead
+from autotimm.models.detector_parts import (
+    COARSEST_MAP,
+    DetectionArch,
+    build_pyramid_detector,
+    check_least,
+    checked_strides,
+)
 from autotimm.models.freezable import FreezableModel
-from autotimm.models.pyramid.backbone import check_fixed_size, create_pyramid_backbone
-from autotimm.models.pyramid.fpn import FeaturePyramid
+from autotimm.models.pyramid.backbone import check_fixed_size
 from autotimm.models.pyramid.network import PyramidDetector
 from autotimm.models.seeding import seeded_weights
 from autotimm.models.trainable import TrainingOptions
-from autotimm.models.yolox.head import YOLOXHead
 from autotimm.runtime.errors import ConfigError
 
-DetectionArch = Literal["fcos", "yolox"]
 DEFAULT_SIZE = (640, 640)
-COARSEST_MAP = 32
-"""Stride of the last map that comes from the backbone; coarser levels are made of it."""
 YOLOX_IOU_WEIGHT = 5.0
 """Of the official YOLOX, on its IoU term."""
 
@@ -131,12 +131,24 @@ class ObjectDetector(FreezableModel, DetectionModel):
     ) -> None:
         if detection_arch not in get_args(DetectionArch):
             raise ConfigError.unknown("detection_arch", str(detection_arch), get_args(DetectionArch))
-        _check_counts(num_classes, fpn_channels, head_num_convs)
-        levels = _checked_strides(strides)
+        check_least(
+            {
+                "num_classes": (num_classes, 1),
+                "fpn_channels": (fpn_channels, 1),
+                "head_num_convs": (head_num_convs, 0),
+                "focal_gamma": (focal_gamma, 0),
+                "cls_loss_weight": (cls_loss_weight, 0),
+                "reg_loss_weight": (reg_loss_weight, 0),
+                "centerness_loss_weight": (centerness_loss_weight, 0),
+            }
+        )
+        levels = checked_strides(strides)
         if detection_arch == "yolox":
+            if regress_ranges is not None:
+                raise ConfigError("regress_ranges is of FCOS: with YOLOX any level learns any box, so leave it out")
             levels = tuple(stride for stride in levels if stride <= COARSEST_MAP)
         with seeded_weights(seed):
-            network, config = _build(
+            network, config = build_pyramid_detector(
                 BackboneConfig.of(backbone, pretrained),
                 num_classes,
                 detection_arch,
@@ -175,11 +187,6 @@ class ObjectDetector(FreezableModel, DetectionModel):
         self.strides = levels
         self.set_thresholds({"score": score_thresh, "iou": nms_thresh, "max_detections": max_detections_per_image})
         self.multi_label_candidates, self.class_agnostic_nms = multi_label_candidates, class_agnostic_nms
-        self.term_weights = {
-            "class_loss": cls_loss_weight,
-            "iou_loss": reg_loss_weight,
-            "objectness_loss": centerness_loss_weight,
-        }
         if detection_arch == "fcos":
             ranges = default_ranges(levels) if regress_ranges is None else check_ranges(regress_ranges, levels)
             self.loss: FCOSLoss | YOLOXLoss = FCOSLoss(
@@ -193,7 +200,12 @@ class ObjectDetector(FreezableModel, DetectionModel):
                 centerness_weight=centerness_loss_weight,
             )
         else:
-            self.loss = YOLOXLoss(num_classes, YOLOX_IOU_WEIGHT)
+            self.loss = YOLOXLoss(
+                num_classes,
+                YOLOX_IOU_WEIGHT * reg_loss_weight,
+                class_weight=cls_loss_weight,
+                objectness_weight=centerness_loss_weight,
+            )
         check_terms(loss_fns, self.loss.TERMS)
         self._recorded_losses = loss_fns if is_recorded(given_losses) else {}
         if not is_recorded(given_losses):
@@ -285,41 +297,4 @@ class ObjectDetector(FreezableModel, DetectionModel):
         if isinstance(self.loss, FCOSLoss):
             return self.loss(outputs, points, strides, batch.boxes, batch.labels)
         losses = self.loss(outputs, points, strides, batch.boxes, batch.labels, use_l1=False)
-        terms = {name: weight * losses[name] for name, weight in self.term_weights.items()}
-        return {
-            "loss": sum(terms.values(), losses["loss"].new_zeros(())),
-            **terms,
-            "num_foreground": losses["num_foreground"],
-        }
-
-
-def _build(
-    config: BackboneConfig, num_classes: int, arch: DetectionArch, strides: tuple[int, ...], channels: int, convs: int
-) -> tuple[PyramidDetector, BackboneConfig]:
-    of_backbone = [stride for stride in strides if stride <= COARSEST_MAP]
-    backbone, resolved = create_pyramid_backbone(config, of_backbone)
-    fpn = FeaturePyramid(backbone.channels, channels, extra_levels=len(strides) - len(of_backbone))
-    head: nn.Module
-    if arch == "fcos":
-        head = FCOSHead(channels, num_classes, convs, len(strides))
-    else:
-        head = YOLOXHead([channels] * len(strides), channels, num_classes, depthwise=False)
-    return PyramidDetector(backbone, fpn, head), resolved
-
-
-def _check_counts(num_classes: int, fpn_channels: int, head_num_convs: int) -> None:
-    least = {"num_classes": (num_classes, 1), "fpn_channels": (fpn_channels, 1), "head_num_convs": (head_num_convs, 0)}
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            raise ConfigError(f"{name} is {value}, but must be at least {lowest}")
-
-
-def _checked_strides(strides: Sequence[int]) -> tuple[int, ...]:
-    given = tuple(strides)
-    doubled = all(coarse == 2 * fine for fine, coarse in pairwise(given))
-    if not given or not doubled or given[0] not in (4, 8, 16, 32) or COARSEST_MAP not in given:
-        raise ConfigError(
-            f"strides is {list(given)}, but each must be twice the one before, the first 4, 8, 16 or 32, and "
-            f"{COARSEST_MAP} among them, as in 8, 16, 32, 64, 128"
-        )
-    return given
+        return {name: value for name, value in losses.items() if name != "l1_loss"}  # of the official recipe only

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,7 +196,7 @@ class AutoTrainer(pl.Trainer):
             return self.best_checkpoint if checkpoint == "best" else self.last_checkpoint
         if "://" not in str(checkpoint):
             path = Path(checkpoint)
-            content = check_resumable(path, self.max_epochs, averages=self._decay_for(model) is not None)
+            content = check_resumable(path, self.max_epochs, averages=self._averages(model))
             if self._tuner is not None and isinstance(datamodule, VisionDataModule):
                 adopt_tuned(content, model, datamodule, self.world_size)
             check_same_training(path, content, model.hparams)
@@ -226,7 +226,7 @@ class AutoTrainer(pl.Trainer):
         mode = self._mode or mode_of(monitor or "")
         checkpoints: BestAndLastCheckpoint | None = None
         decay = self._decay_for(model)
-        if decay is not None and not any(isinstance(callback, WeightAveraging) for callback in others):
+        if decay is not None and not _has_averaging(others):
             self._of_this_run.append(ExponentialMovingAverage(decay, self._ema_warmup))
         if not self._is_trial:
             checkpoints = BestAndLastCheckpoint(monitor, mode) if self._keeps_checkpoints else None
@@ -250,6 +250,11 @@ class AutoTrainer(pl.Trainer):
     def _decay_for(self, model: pl.LightningModule) -> float | None:
         """Of the average of this model's weights."""
         return getattr(model, "recipe_ema_decay", None) if self._ema_decay == "auto" else self._ema_decay
+
+    def _averages(self, model: pl.LightningModule) -> bool:
+        """Whether this model's weights are averaged: by ``ema_decay``, or by a callback of the user's."""
+        own = [callback for callback in self.callbacks if callback not in self._of_this_run]
+        return self._decay_for(model) is not None or _has_averaging(own)
 
     def _monitored(self, model: pl.LightningModule) -> str | None:
         if self.limit_val_batches == 0:
@@ -326,3 +331,7 @@ def _saved(path: str, which: str) -> Path:
     if not path:
         raise ConfigError(f"there is no {which} checkpoint yet: no epoch was finished")
     return Path(path)
+
+
+def _has_averaging(callbacks: Sequence[Callback]) -> bool:
+    return any(isinstance(callback, WeightAveraging) for callback in callbacks)

@@ -177,6 +177,12 @@ def test_curves(
     assert "end in .png, .svg, .csv" in other
     wrong = run("evaluate", classifier_artifact, "--data", color_images, "--pr-curve", files[0]).complaint
     assert "--pr-curve is for detectors" in wrong
+    unwritten = run("evaluate", detector_artifact, "--data", boxed_images, "--pr-curve", files[2] / "below.csv")
+    assert unwritten.status == 1
+    assert "could not be written" in unwritten.complaint
+    assert "map_50" in unwritten.out  # what took long is told all the same
+    boxes_only = run("evaluate", detector_artifact, "--data", boxed_images, "--window", 0.25)
+    assert "sliding_window (--window) is for semantic segmentation, and this model is for detection" in boxes_only.err
 
 
 def test_a_figure_that_is_not_defined(

@@ -73,7 +73,10 @@ def test_settings_by_size() -> None:
     assert (large.rotation, large.translation, large.shear, large.hsv, large.flip) == (10, 0.1, 2, (5, 30, 30), 0.5)
     model = YOLOXDetector("nano", 3, total_epochs=100, no_aug_epochs=7)
     assert model.recipe_augmentation() == replace(nano, total_epochs=100, no_aug_epochs=7)
-    for wrong in ({"mosaic": 1.5}, {"scale": (2, 1)}, {"multi_scale": (0, 4)}, {"resize_every": 0}):
+    for wrong in (
+        *({"mosaic": 1.5}, {"scale": (2, 1)}, {"multi_scale": (0, 4)}, {"resize_every": 0}),
+        *({"hsv": (-5, 30, 30)}, {"rotation": float("nan")}, {"total_epochs": 0.0}, {"no_aug_epochs": -1.0}),
+    ):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             YOLOXAugmentation(**wrong)  # type: ignore[arg-type]
 
@@ -295,6 +298,8 @@ def test_wrong_settings(root: Path) -> None:
         DetectionDataModule(root, augmentation="yolox", image_cache=-1)
     with pytest.raises(ConfigError, match="yolox"):
         DetectionDataModule(root, augmentation="yolo")
+    with pytest.raises(ConfigError, match="'None'; did you mean none"):
+        DetectionDataModule(root, augmentation=None)  # type: ignore[arg-type]
     assert DetectionDataModule(root, augmentation="yolox").recipe == YOLOXAugmentation()
     assert DetectionDataModule(root).recipe is None
 

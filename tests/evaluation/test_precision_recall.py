@@ -1,5 +1,6 @@
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_what_cannot_be_written(report: EvaluationReport, tmp_path: Path, monkey
 
 
 def test_of_no_objects_there_are_no_curves(report: EvaluationReport) -> None:
-    nothing = report.metric.evaluation()
-    nothing.objects[:] = 0
+    evaluation = report.metric.evaluation()
+    nothing = replace(evaluation, objects=np.zeros_like(evaluation.objects))
     with pytest.raises(DataError, match="no object that counts"):
         PrecisionRecall.of(nothing, report.class_names)

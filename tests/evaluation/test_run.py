@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from autotimm.evaluation import evaluate, evaluation_report
+from autotimm.evaluation.run import EvaluationOptions
 from autotimm.export import export_to_onnx
 from autotimm.metrics import MetricConfig
 from autotimm.models import ImageClassifier, YOLOXDetector, load_checkpoint
@@ -142,6 +143,36 @@ def test_the_ending_of_an_artifact_may_be_in_capitals(
 def test_the_module_is_not_hidden_by_the_function() -> None:
     assert inspect.ismodule(importlib.import_module("autotimm.evaluation").run)
     assert callable(evaluate)
+
+
+def test_both_functions_have_the_same_options() -> None:
+    options = list(inspect.signature(evaluation_report).parameters)[2:]
+    assert list(EvaluationOptions.__annotations__) == options
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            {"ignore_index": 0},
+            r"ignore_index \(--ignore-index\) is for semantic segmentation, and this model is",
+        ),
+        ({"class_mapping": {0: "cat"}}, "class_mapping is for semantic segmentation"),
+        ({"label_separator": ";"}, r"label_separator \(--label-separator\) is for classification"),
+    ],
+)
+def test_options_of_other_tasks_are_refused_and_not_ignored(
+    detector: YOLOXDetector, boxed_images: Path, option: EvaluationOptions, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(detector, boxed_images, **option)
+
+
+def test_options_of_annotations_are_not_for_classes_of_images(trained_checkpoint: Path, color_images: Path) -> None:
+    with pytest.raises(ConfigError, match=r"format \(--format\) is for detection, semantic segmentation, instance"):
+        evaluate(trained_checkpoint, color_images, format="coco")
+    with pytest.raises(ConfigError, match=r"bad_annotations .* and this model is for classification"):
+        evaluate(trained_checkpoint, color_images, bad_annotations="skip")
 
 
 @pytest.fixture(scope="module")

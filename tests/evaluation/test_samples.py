@@ -82,13 +82,6 @@ def write(file: Path, *lines: str) -> Path:
     return file
 
 
-def test_options_that_instances_do_not_have(boxed_images: Path) -> None:
-    with pytest.raises(ConfigError, match="masks of objects are read from COCO JSON, not from the format 'voc'"):
-        read_evaluation_set("instance_segmentation", boxed_images, NAMES, format="voc")
-    with pytest.raises(ConfigError, match="columns names columns of a CSV file"):
-        read_evaluation_set("instance_segmentation", boxed_images, NAMES, columns={"label": "kind"})
-
-
 def test_a_csv_file_is_evaluated_as_the_data_module_reads_it(listed: Path) -> None:
     lines = ["image,label", "pictures/a.png,green", "pictures/b.png,red", "pictures/c.png,green"]
     file = write(listed / "val.csv", *lines)
@@ -178,6 +171,13 @@ def test_mistakes_in_the_names_of_columns(listed: Path, color_images: Path, boxe
         read_evaluation_set("classification", color_images, NAMES, columns={"label": "class_id"})
     with pytest.raises(ConfigError, match=r"columns of a CSV file \(label\), but the data is .*val\.json"):
         read_evaluation_set("detection", boxed_images, ("cat", "dog", "fox"), columns={"label": "class_id"})
+    with pytest.raises(ConfigError, match="columns names columns of a CSV file"):
+        read_evaluation_set("semantic_segmentation", color_images, NAMES, columns={"label": "class_id"})
+
+
+def test_masks_of_objects_are_in_coco_files(boxed_images: Path) -> None:
+    with pytest.raises(ConfigError, match="format is 'voc', but masks of objects are read from COCO files only"):
+        read_evaluation_set("instance_segmentation", boxed_images, ("cat", "dog", "fox"), format="voc")
 
 
 def test_files_that_are_not_there(listed: Path, color_images: Path) -> None:

@@ -64,7 +64,5 @@ def test_checkpoint_and_artifact_agree(segmentor_checkpoint: Path, segmentor_art
 def test_what_cannot_be(segmentor_artifact: Path, classifier_artifact: Path, squares: Path, color_images: Path) -> None:
     with pytest.raises(ConfigError, match=r"the overlap of sliding windows is 1, but must be in 0\.\.0\.9"):
         evaluate(segmentor_artifact, squares, sliding_window=1)
-    with pytest.raises(ConfigError, match="sliding_window is for semantic segmentation, and this model is for class"):
+    with pytest.raises(ConfigError, match=r"--window\) is for semantic segmentation, and this model is for class"):
         evaluate(classifier_artifact, color_images, sliding_window=0.5)
-    with pytest.raises(ConfigError, match="ignore_index is for semantic segmentation, and this model is for class"):
-        evaluate(classifier_artifact, color_images, ignore_index=255)

@@ -71,6 +71,16 @@ def test_equal_functions_give_equal_losses(arch: str, tmp_path: Path) -> None:
     assert set(restored.loss.loss_fns) == set(functions)
 
 
+def test_weights_of_the_yolox_head_are_factors_on_its_terms() -> None:
+    weights = {"cls_loss_weight": 2.0, "reg_loss_weight": 0.5, "centerness_loss_weight": 3.0}
+    plain, weighted = (detector("yolox", **given).train().losses(batch(), 0) for given in ({}, weights))
+    factors = {"class_loss": 2.0, "iou_loss": 0.5, "objectness_loss": 3.0}
+    assert set(plain) == {"loss", "num_foreground", *factors}
+    for name, factor in factors.items():
+        torch.testing.assert_close(weighted[name], factor * plain[name])
+    torch.testing.assert_close(weighted["loss"], torch.stack([weighted[name] for name in factors]).sum())
+
+
 def test_another_loss_is_another_number() -> None:
     expected, found = (detector("fcos", **given).train().losses(batch(), 0) for given in ({}, {"loss_fns": CIOU}))
     assert found["box_loss"] != expected["box_loss"]
@@ -98,9 +108,10 @@ def test_what_a_checkpoint_cannot_hold_is_told_when_it_is_needed(tmp_path: Path)
         ("yolox", {"centerness": BCE}, "Known: box, classification, objectness"),
         ("fcos", {"box": "torch.nn.NoLoss"}, "NoLoss"),
         ("fcos", {"box": 3}, "must be callable"),
+        ("fcos", "torch.nn.L1Loss", "loss_fns is 'torch.nn.L1Loss', but must be losses by the terms"),
     ],
 )
-def test_losses_that_cannot_be(arch: str, loss_fns: dict[str, Any], message: str) -> None:
+def test_losses_that_cannot_be(arch: str, loss_fns: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         detector(arch, loss_fns=loss_fns)
 

@@ -67,6 +67,26 @@ def test_what_is_validated_kept_and_left_is_the_average(color_images: Path, tmp_
     assert not torch.equal(trained["network.conv1.0.weight"], kept["network.conv1.0.weight"])
 
 
+def test_a_callback_of_ones_own_averages_a_resumed_training(color_images: Path, tmp_path: Path) -> None:
+    def train(epochs: int, ckpt_path: Path | None, averages: bool) -> AutoTrainer:
+        trainer = AutoTrainer(
+            max_epochs=epochs,
+            default_root_dir=tmp_path / str(epochs),
+            accelerator="cpu",
+            enable_progress_bar=False,
+            callbacks=[ExponentialMovingAverage(0.9, 4)] if averages else [],
+        )
+        data = ImageDataModule(color_images, image_size=32, batch_size=9, num_workers=0)
+        model = ImageClassifier("test_resnet", 3, pretrained=False, seed=0)
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+        return trainer
+
+    first = train(1, None, averages=True).last_checkpoint
+    with pytest.raises(ConfigError, match="of a training with averaged weights"):
+        train(2, first, averages=False)
+    assert torch.load(train(2, first, averages=True).last_checkpoint, weights_only=True)["epoch"] == 1
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match=r"ema_decay is 1\.5"):
         AutoTrainer(ema_decay=1.5)
