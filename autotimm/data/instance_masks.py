@@ -87,13 +87,12 @@ def _checked_counts(
     if not isinstance(said, Sequence) or tuple(said) != size:
         bad.add("RLE masks of another size than their image", f"{where}: {said}, the image is {list(size)}")
         return None
-    counts = segmentation.get("counts")
     try:
-        lengths = rle.decompress(counts) if isinstance(counts, str | bytes) else np.array(counts, dtype=np.int64)
-    except (DataError, TypeError, ValueError, OverflowError):
+        lengths = rle.read_counts(segmentation.get("counts", ""))
+    except DataError:
         bad.add("RLE masks that cannot be read", where)
         return None
-    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
+    if not rle.fills(lengths, size):
         bad.add("RLE masks whose counts do not make up their image", f"{where}: {lengths.sum()} of {size[0] * size[1]}")
         return None
     return _measured({"size": list(size), "counts": rle.compress(lengths).encode()})

@@ -91,7 +91,9 @@ class MaskedSamples(Sequence[tuple[Path, Any]]):
             return mask
         labelled = mask != self.data.classes.ignore_index
         own = np.array(self.classes_of)[np.where(labelled, mask, 0)]
-        return np.where(labelled, own, self.data.classes.ignore_index).astype(mask.dtype)
+        # a model of more than 256 classes may have one of a few that the data know beyond what their masks can hold
+        dtype = mask.dtype if max(self.classes_of) <= 255 else np.dtype(np.int32)
+        return np.where(labelled, own, self.data.classes.ignore_index).astype(dtype)
 
 
 def load_mask(image: MaskedImage, classes: MaskClasses) -> Mask:

@@ -34,7 +34,7 @@ class SegmentationMetric:
             are annotated, int64 ``[pixels]`` each.
 
     Raises:
-        ConfigError: one of ``extra`` cannot be made.
+        ConfigError: one of ``extra`` cannot be made, or the ignore index is that of a class.
     """
 
     def __init__(
@@ -45,6 +45,11 @@ class SegmentationMetric:
         class_names: Sequence[str] = (),
         extra: Sequence[MetricConfig] = (),
     ) -> None:
+        if 0 <= ignore_index < num_classes:
+            raise ConfigError(
+                f"ignore_index is {ignore_index}, which is one of the {num_classes} classes of the model: give the "
+                "number that unlabelled pixels have (evaluate: --ignore-index)"
+            )
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self._counts = GatheredSum((num_classes, num_classes))
         self._extra = ConfiguredMetrics(

@@ -247,14 +247,15 @@ class InstanceSegmentor(ObjectDetector):
         outputs, levels = self.network(self.normalize(images), with_levels=True)
         found = self.detections(outputs, size)
         found["boxes"] = clip_boxes_to_image(found["boxes"], size)
-        counts = [int(count) for count in found["num_detections"][:, 0]]
-        boxes = [of_image[:count].to(self.device) for of_image, count in zip(found["boxes"], counts, strict=True)]
-        features = align_regions(self._region_levels(levels), self.region_strides, boxes, self.roi_pool_size)
-        probabilities = self.network.mask_head(features).float().sigmoid().cpu()
         masks = torch.zeros(len(images), self.max_detections_per_image, self.mask_size, self.mask_size)
-        for index, of_image in enumerate(probabilities.split(counts)):
-            labels = found["labels"][index, : len(of_image)].long()
-            masks[index, : len(of_image)] = of_image[torch.arange(len(of_image)), labels]
+        # image by image: the mask head needs 2 MB for each object, and a batch can have a thousand
+        for index, count in enumerate(found["num_detections"][:, 0].tolist()):
+            of_image = [level[index : index + 1] for level in self._region_levels(levels)]
+            boxes = found["boxes"][index, :count].to(self.device)
+            features = align_regions(of_image, self.region_strides, [boxes], self.roi_pool_size)
+            rows, labels = torch.arange(count), found["labels"][index, :count].long()
+            own = self.network.mask_head(features)[rows.to(self.device), labels.to(self.device)]
+            masks[index, :count] = own.float().sigmoid().cpu()
         return {**found, "masks": masks}
 
     def measure(self, batch: InstanceBatch, count: int) -> Measured:  # type: ignore[override]

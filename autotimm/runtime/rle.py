@@ -42,10 +42,10 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"an RLE mask must have 'size' [height, width] and 'counts', but is {str(rle)[:80]}") from error
-    lengths = decompress(counts) if isinstance(counts, str | bytes) else _as_lengths(counts)
-    if (lengths < 0).any() or lengths.sum() != height * width:
+    lengths = read_counts(counts)
+    if not fills(lengths, (height, width)):
         raise DataError(
             f"the counts of an RLE mask add up to {lengths.sum()} pixels, but its size {height} x {width} (height x "
             f"width) has {height * width}"
@@ -54,6 +54,29 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     values[1::2] = True
     mask: NDArray[np.bool_] = np.repeat(values, lengths).reshape(width, height).T
     return mask
+
+
+def read_counts(counts: str | bytes | Sequence[int]) -> NDArray[np.int64]:
+    """The counts of an RLE, compressed (text or bytes) or not, as numbers.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    if isinstance(counts, str | bytes):
+        return decompress(counts)
+    try:
+        return np.asarray(counts, dtype=np.int64).reshape(-1)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(
+            f"the counts of an RLE mask must be text or whole numbers, but are {str(counts)[:80]}"
+        ) from error
+
+
+def fills(lengths: NDArray[np.int64], size: tuple[int, int]) -> bool:
+    """Whether counts are those of a mask of this ``(height, width)``: none negative, and its pixels in all."""
+    pixels = size[0] * size[1]
+    # each by itself too: the sum of damaged counts may run over 64 bits and come out right
+    return min(size) >= 0 and bool(((lengths >= 0) & (lengths <= pixels)).all() and lengths.sum() == pixels)
 
 
 def run_lengths(pixels: NDArray[np.bool_], top: int, left: int, size: tuple[int, int]) -> NDArray[np.int64]:
@@ -100,7 +123,8 @@ def decompress(text: str | bytes) -> NDArray[np.int64]:
     raw = text.encode("utf-8") if isinstance(text, str) else text
     letters = np.frombuffer(raw, np.uint8).astype(np.int64) - _ZERO
     ends = np.flatnonzero((letters & _MORE) == 0)
-    if not len(letters) or letters.min() < 0 or letters.max() >= 2 * _MORE or ends[-1:] != len(letters) - 1:
+    readable = len(ends) and letters.min() >= 0 and letters.max() < 2 * _MORE
+    if not readable or ends[-1] != len(letters) - 1:  # the last letter says that no more follow
         raise DataError(f"the counts of an RLE mask are not readable: {raw[:40]!r}")
     starts = np.concatenate([[0], ends[:-1] + 1])
     position = np.arange(len(letters)) - np.repeat(starts, ends - starts + 1)
@@ -112,12 +136,3 @@ def decompress(text: str | bytes) -> NDArray[np.int64]:
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
-
-
-def _as_lengths(counts: Sequence[int]) -> NDArray[np.int64]:
-    try:
-        return np.asarray(counts, dtype=np.int64).reshape(-1)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(
-            f"the counts of an RLE mask must be text or whole numbers, but are {str(counts)[:80]}"
-        ) from error

@@ -84,6 +84,8 @@ COUNTS = run_lengths(disc(), 0, 0, SIZE).tolist()
         ({"counts": COUNTS}, "RLE masks of another size than their image"),
         ({"size": list(SIZE), "counts": COUNTS[:-1]}, "whose counts do not make up their image"),
         ({"size": list(SIZE), "counts": [1300, -100]}, "whose counts do not make up their image"),
+        ({"size": list(SIZE), "counts": [2**62] * 4 + [SIZE[0] * SIZE[1]]}, "whose counts do not make up their image"),
+        ({"size": list(SIZE), "counts": "PP"}, "RLE masks that cannot be read"),
         ({"size": list(SIZE), "counts": "zz"}, "RLE masks that cannot be read"),
         ({"size": list(SIZE), "counts": "5\x7f"}, "RLE masks that cannot be read"),
         ({"size": list(SIZE), "counts": ["a"]}, "RLE masks that cannot be read"),

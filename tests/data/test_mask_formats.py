@@ -12,6 +12,7 @@ from pycocotools import mask as coco_masks
 
 from autotimm.data.mask_classes import VOC_CLASSES
 from autotimm.data.mask_formats import mask_formats_there, read_masked
+from autotimm.data.masked import MaskedSamples
 from autotimm.runtime.errors import ConfigError, DataError, DataWarning
 
 SIZE = (12, 16)
@@ -288,6 +289,13 @@ def test_mappings_that_cannot_be(mapping: dict[Any, Any], message: str, tmp_path
 def test_an_ignore_index_that_is_a_class(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ignore_index is 1, which is the class 'road'"):
         read_masked(plain(tmp_path, numbers(0)), "val", ignore_index=1)
+
+
+def test_a_class_of_the_model_beyond_a_byte(tmp_path: Path) -> None:
+    """The data know three classes, which the model has among three hundred."""
+    data = read_masked(plain(tmp_path, numbers(0, 1, 2, 255)), "val")
+    found = MaskedSamples(data, [7, 280, 299]).truth(0)
+    assert np.unique(found).tolist() == [7, 255, 280, 299]
 
 
 def test_the_reference_data(shared: Path) -> None:

@@ -85,6 +85,16 @@ def test_focal_is_torchvisions_for_two_classes() -> None:
     torch.testing.assert_close(flat, SegmentationLoss(2, "ce", class_weights=[1.0, 2.0])(two, labels)["loss"])
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_of_certain_pixels_has_a_gradient(gamma: float) -> None:
+    logits = torch.tensor([40.0, 0.0, 0.0, 0.0]).reshape(1, C, 1, 1).repeat(1, 1, 1, 3).requires_grad_()
+    found = loss("focal", focal_gamma=gamma)(logits, torch.tensor([[[0, 1, IGNORED]]]))["loss"]
+    found.backward()
+    assert found.item() == pytest.approx(40 / 2)
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad[0, :2, 0], torch.tensor([[0.0, 0.5, 0.0], [0.0, -0.5, 0.0]]))
+
+
 def test_combined_is_the_sum_of_its_terms() -> None:
     logits, targets = example()
     terms = loss("combined", ce_weight=0.5, dice_weight=2.0)(logits, targets)

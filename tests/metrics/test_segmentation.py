@@ -94,6 +94,8 @@ def test_what_does_not_fit_is_said() -> None:
     wrong[0, 0] = 9
     with pytest.raises(DataError, match=r"classes 0\.\.9, but the model has 4, and 255 is ignored"):
         metric.update(results([mask]), [wrong])
+    with pytest.raises(ConfigError, match="ignore_index is 255, which is one of the 300 classes of the model"):
+        SegmentationMetric(300)
     with pytest.raises(ValueError, match="1 results, but 2 truths"):
         metric.update(results([mask]), [mask, mask])
     one = np.ones(1, np.float32)

@@ -62,7 +62,10 @@ def test_overlaps_are_those_of_pycocotools() -> None:
         ({"size": [3, 4], "counts": "0~"}, "not readable"),
         ({"size": [3, 4], "counts": "0\n"}, "not readable"),
         ({"size": [3, 4], "counts": "0P"}, "not readable"),  # says that more letters follow
+        ({"size": [3, 4], "counts": "PPP"}, "not readable"),
         ({"size": [3, 4], "counts": "P" * 20 + "0"}, "not readable"),
+        ({"size": [3, 4], "counts": [2**62] * 4 + [12]}, "add up to 12 pixels"),  # in 64 bits
+        ({"size": [-3, -4], "counts": [12]}, "its size -3 x -4"),
         ({"size": [3, 4], "counts": ["a"]}, "must be text or whole numbers"),
         ({"size": [3, 4], "counts": None}, "must be text or whole numbers"),
         ({"size": [3], "counts": [12]}, "must have 'size'"),

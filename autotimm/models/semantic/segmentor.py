@@ -281,7 +281,7 @@ class SemanticSegmentor(FreezableModel):
         """Take over the palette as well.
 
         Raises:
-            CheckpointError: it is of another number of classes.
+            CheckpointError: what is recorded does not fit the model.
         """
         super().restore(record)
         palette = record.get("palette")
