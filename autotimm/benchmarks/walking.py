@@ -65,7 +65,7 @@ class Walked:
             "{}x{}".format(*self.size),
             f"{self.loss:.2f}",
             f"verified on {self.images} images",
-            f"{self.spread:.3f}",
+            f"{self.spread:.2g}",
             f"{self.worst:.1e}",
             f"{self.megabytes:.1f}",
             f"{self.seconds:.0f}",

@@ -5,6 +5,7 @@ Evaluation does not come here: it is ``fit_image`` of the runtime. Everything is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -33,16 +34,20 @@ JITTER = {"brightness": 0.3, "contrast": 0.2, "saturation": 0.3}
 """Factors 1 +- these; about the strength of the official YOLOX's HSV jitter, without a change of hue."""
 
 
-def check_box_augmentation(name: str) -> BoxAugmentation:
+def check_box_augmentation(name: str, others: Sequence[str] = ()) -> BoxAugmentation:
     """The name itself.
 
+    Args:
+        name: of an augmentation of images with boxes or masks.
+        others: names that the caller knows beside these, for the message.
+
     Raises:
-        ConfigError: no such augmentation, or one for images without boxes only.
+        ConfigError: no such augmentation, or one for images with one class only.
     """
     for known in get_args(BoxAugmentation):
         if name == known:
             return known  # type: ignore[no-any-return]
-    raise ConfigError.unknown("augmentation for images with boxes", name, ("auto", *get_args(BoxAugmentation), "yolox"))
+    raise ConfigError.unknown("augmentation of images with boxes or masks", name, (*get_args(BoxAugmentation), *others))
 
 
 def augment_boxed(

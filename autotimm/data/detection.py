@@ -229,7 +229,7 @@ def _checked_augmentation(
         return given
     if isinstance(given, YOLOXAugmentation) or given in ("auto", "yolox"):
         return given
-    return check_box_augmentation(str(given))
+    return check_box_augmentation(str(given), ("auto", "yolox"))
 
 
 def _path(given: str | Path | None) -> Path | None:

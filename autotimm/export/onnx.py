@@ -134,6 +134,9 @@ def _compose(model: TaskModel, candidates: int | None, nms: Literal["auto"] | Nm
         return InstanceGraph(model, detection_settings(model, candidates, nms))
     if isinstance(model, DetectionModel):
         return DetectionGraph(model, detection_settings(model, candidates, nms))
+    for name, given in (("candidates", candidates is not None), ("nms", nms != "auto")):
+        if given:
+            raise ConfigError(f"{name} cannot be set on this {type(model).__name__}: it is of detectors")
     if isinstance(model, ImageClassifier):
         return ClassificationGraph(model)
     if isinstance(model, SemanticSegmentor):

@@ -85,5 +85,5 @@ def test_no_boxes_and_extreme_images() -> None:
 
 @pytest.mark.parametrize("name", ["strong", "randaugment", "rand-m9-mstd0.5", "ligth"])
 def test_only_what_moves_boxes_along_is_taken(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"augmentation for images with boxes.*default, light, none"):
+    with pytest.raises(ConfigError, match=r"augmentation of images with boxes or masks.*default, light, none"):
         check_box_augmentation(name)

@@ -113,7 +113,7 @@ def test_splits_of_other_classes_are_refused(squares: Path) -> None:
     ("options", "message"),
     [
         ({"format": "gif"}, "there is no format of masks 'gif'"),
-        ({"augmentation": "yolo"}, "there is no augmentation for images with boxes"),
+        ({"augmentation": "yolo"}, "there is no augmentation of images with boxes or masks"),
         ({"bad_annotations": "mend"}, "there is no treatment of bad annotations"),
         ({"image_size": 0}, "image_size is 0"),
     ],

@@ -1,6 +1,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -157,9 +158,10 @@ def test_a_candidate_of_a_wrong_class_is_noticed(
         export_to_onnx(detector, tmp_path / "model.onnx", multi_label=True, max_detections=300)
 
 
-def test_nms_is_of_detectors(classifier: ImageClassifier, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [{"class_agnostic_nms": True}, {"candidates": 100}, {"nms": "tensor"}])
+def test_nms_is_of_detectors(option: dict[str, Any], classifier: ImageClassifier, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be set on this ImageClassifier: it is of detectors"):
-        export_to_onnx(classifier, tmp_path / "model.onnx", class_agnostic_nms=True)
+        export_to_onnx(classifier, tmp_path / "model.onnx", **option)
 
 
 def test_more_candidates_than_locations_and_detections_are_padded(detector: YOLOXDetector, tmp_path: Path) -> None:
