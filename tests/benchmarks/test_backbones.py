@@ -84,10 +84,10 @@ def test_a_backbone_that_does_not(name: str, failure: str, images: Path, tmp_pat
 
 
 def test_the_table() -> None:
-    works = Walked("one", 5.4, "", 1.23, (64, 96), 1.5, 2.4e-7, 0.25, 4, 3.21)
+    works = Walked("one", 5.4, "", 1.23, (64, 96), 1.5, 2.4e-7, 0.00025, 4, 3.21)
     fails = Walked("two", 1.0, "training step failed: a | b")
     lines = as_markdown([works, fails]).splitlines()
-    assert lines[2] == "| one | 1.2 | 64x96 | 1.50 | verified on 4 images | 0.250 | 2.4e-07 | 3.2 | 5 |"
+    assert lines[2] == "| one | 1.2 | 64x96 | 1.50 | verified on 4 images | 0.00025 | 2.4e-07 | 3.2 | 5 |"
     assert lines[3] == "| two |  |  |  | **training step failed: a / b** |  |  |  | 1 |"
     assert all(line.count("|") == len(HEADER) + 1 for line in lines[:4])
     assert lines[5].startswith("1 of 2 in 6 seconds; ")

@@ -110,18 +110,21 @@ def test_fcos_on_pretrained_weights_on_blood_cells(shared: Path, tmp_path: Path)
     assert detector_is_as_good(checkpoint, tmp_path / "cells.onnx", data)["map_50"] >= 0.75
 
 
-FROM_NOTHING = {
-    "resnet18 fcos": ("resnet18", "fcos", 320, 9),
-    "resnet18 yolox": ("resnet18", "yolox", 320, 9),
-    "swin_tiny fcos": ("swin_tiny_patch4_window7_224", "fcos", 256, 5),
-}
-"""Backbone, head, size of the images, epochs: each some 12 minutes of one core."""
+FROM_NOTHING = [
+    ("bccd", "resnet18", "fcos", 320, 9, 0.65),
+    ("bccd", "resnet18", "yolox", 320, 9, 0.50),
+    ("bccd", "swin_tiny_patch4_window7_224", "fcos", 224, 4, 0.20),
+    ("pets_head", "resnet18", "fcos", 256, 8, 0.12),
+    ("pets_head", "resnet18", "yolox", 256, 8, 0.12),
+    ("pets_head", "swin_tiny_patch4_window7_224", "fcos", 224, 5, 0.05),
+]
+"""Data, backbone, head, size of the images, epochs, AP50 to reach: each some 10 minutes of one core."""
 
 
-@pytest.mark.parametrize("data", ["bccd", "pets_head"])
-@pytest.mark.parametrize("network", FROM_NOTHING)
-def test_detectors_learn_from_random_weights(network: str, data: str, shared: Path, tmp_path: Path) -> None:
-    backbone, arch, size, epochs = FROM_NOTHING[network]
+@pytest.mark.parametrize(("data", "backbone", "arch", "size", "epochs", "least"), FROM_NOTHING)
+def test_detectors_learn_from_random_weights(
+    data: str, backbone: str, arch: str, size: int, epochs: int, least: float, shared: Path, tmp_path: Path
+) -> None:
     root = shared / "data" / "det" / data
     config = tmp_path / "detector.yaml"
     config.write_text(read_template("detector"))
@@ -139,7 +142,7 @@ def test_detectors_learn_from_random_weights(network: str, data: str, shared: Pa
     checkpoint = run_training(load_config(config, overrides)).best_checkpoint
     values = curve(checkpoint, "val/map")
     assert values[0] < max(values[1:])
-    assert detector_is_as_good(checkpoint, tmp_path / "detector.onnx", root)["map"] > 0.02
+    assert detector_is_as_good(checkpoint, tmp_path / "detector.onnx", root)["map_50"] >= least
 
 
 def segmented(name: str, data: Path, shared: Path, folder: Path, *more: str) -> dict[str, float]:
@@ -165,7 +168,7 @@ def test_instances_of_pets(shared: Path, tmp_path: Path) -> None:
     data = shared / "data" / "inst" / "pets"
     own = ("model.num_classes=2", "model.strides=[8,16,32,64,128]", "model.roi_pool_size=14", "model.mask_size=28")
     found = segmented("pets", data, shared, tmp_path, *own, "model.proposals_per_image=16", "trainer.max_epochs=6")
-    assert found["mask_map_50"] >= 0.60
+    assert found["mask_map_50"] >= 0.85
 
 
 def test_deeplab_and_fcn_on_pets(shared: Path, tmp_path: Path) -> None:
