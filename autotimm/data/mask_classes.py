@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autotimm.runtime.drawing import Color
 from autotimm.runtime.errors import ConfigError
 
-Color = tuple[int, int, int]
-"""RGB, 0..255."""
 Mask = NDArray[np.integer]
 """``[h, w]`` class indices, and the ignore index where nothing is known: uint8, or int32 where they do not fit."""
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from autotimm.data.mask_classes import Color, Mask, MaskClasses
+from autotimm.data.mask_classes import Mask, MaskClasses
+from autotimm.runtime.drawing import Color
 from autotimm.runtime.errors import DataError, one_line
 
 _NUMBERS = {"L", "P", "1", "I", "I;16", "I;16B", "I;16L"}

@@ -9,11 +9,11 @@ from typing import Any
 
 from autotimm.data.bad_annotations import BadAnnotations
 from autotimm.data.box_transforms import check_box_augmentation
-from autotimm.data.mask_classes import Color
 from autotimm.data.mask_formats import check_mask_format, mask_formats_there, read_masked
 from autotimm.data.masked import MaskedData, MaskedSamples
 from autotimm.data.masked_samples import MaskedEvaluationImages, MaskedTrainingImages, collate_masked
 from autotimm.data.module import VisionDataModule
+from autotimm.runtime.drawing import Color
 from autotimm.runtime.errors import DataError
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 Color = tuple[int, int, int]
+"""RGB, 0..255."""
 Corner = tuple[int, int]
 
 _SMALLEST_LETTERS = 7

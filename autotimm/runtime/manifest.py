@@ -126,6 +126,8 @@ class Manifest:
             known[side] = tuple(TensorSpec(spec["name"], spec["dtype"], tuple(spec["shape"])) for spec in data[side])
         if data.get("palette") is not None:
             known["palette"] = tuple((int(red), int(green), int(blue)) for red, green, blue in data["palette"])
+            if len(known["palette"]) != len(known["class_names"]):
+                raise ValueError(f"{len(known['palette'])} colours for {len(known['class_names'])} classes")
         record = data.get("verification", {})
         known["verification"] = Verification(
             **{name: record[name] for name in Verification.__dataclass_fields__ if name in record}

@@ -1,12 +1,13 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import helper
 
-from autotimm.runtime import ArtifactError, TensorSpec, is_artifact, load, read_manifest
+from autotimm.runtime import ArtifactError, Manifest, TensorSpec, is_artifact, load, read_manifest
 
 Maker = Callable[..., Path]
 
@@ -48,6 +49,14 @@ def test_manifests_that_cannot_be_used(
     assert message in str(caught.value)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_palette_has_a_colour_for_each_class(detector: Maker) -> None:
+    manifest = read_manifest(detector())
+    colored = replace(manifest, palette=((0, 0, 0), (200, 10, 10)))
+    assert Manifest.from_json(colored.to_json(), "model.onnx").palette == colored.palette
+    with pytest.raises(ArtifactError, match=r"model\.onnx: the manifest is damaged \(1 colours for 2 classes\)"):
+        Manifest.from_json(replace(manifest, palette=((0, 0, 0),)).to_json(), "model.onnx")
 
 
 @pytest.mark.parametrize("read", [load, read_manifest])

@@ -23,6 +23,7 @@ from autotimm.models.semantic.heads import DeepLabHead, FCNHead
 from autotimm.models.semantic.network import SemanticNetwork
 from autotimm.models.trainable import Measured, TrainingOptions
 from autotimm.runtime.assemble import assemble
+from autotimm.runtime.drawing import Color
 from autotimm.runtime.errors import ConfigError
 from autotimm.runtime.manifest import Task
 from autotimm.runtime.preprocess import Preprocess
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 HeadType = Literal["deeplabv3plus", "fcn"]
 DEFAULT_SIZE = (512, 512)
-Palette = tuple[tuple[int, int, int], ...]
-"""An RGB colour for each class."""
 
 
 class SemanticSegmentor(FreezableModel):
@@ -173,7 +172,7 @@ class SemanticSegmentor(FreezableModel):
         self.ignore_index = ignore_index
         self.auxiliary_weight = auxiliary_weight
         self.loss = loss
-        self.palette: Palette | None = None
+        self.palette: tuple[Color, ...] | None = None
         """The data's own colours of the classes, for pictures."""
         self.set_up_backbone(frozen=freeze_backbone, unfreeze_epoch=unfreeze_epoch, lr_scale=backbone_lr_scale)
 
