@@ -10,7 +10,8 @@ from torchmetrics.functional.classification import multiclass_auroc, multiclass_
 
 from autotimm.data.batch import GroundTruth
 from autotimm.metrics import MetricConfig, build_metric
-from autotimm.runtime.errors import ConfigError
+from autotimm.runtime.errors import ConfigError, DataError
+from autotimm.runtime.manifest import Task
 from autotimm.runtime.results import Classification, Detections
 
 OWN = """
@@ -211,6 +212,14 @@ def test_detection() -> None:
         build_metric("detection", 3, extra=[MetricConfig("map", metric_class="MeanAveragePrecision")])
 
 
-def test_a_task_that_cannot_be_measured_yet() -> None:
-    with pytest.raises(ConfigError, match="evaluation of semantic_segmentation is not there yet"):
-        build_metric("semantic_segmentation", 3)
+@pytest.mark.parametrize(
+    ("task", "figure"),
+    [("semantic_segmentation", "miou"), ("instance_segmentation", "mask_map"), ("detection", "map")],
+)
+def test_no_task_has_figures_of_nothing(task: Task, figure: str) -> None:
+    """Each has a metric of its own, in which the name of its first figure is taken."""
+    metric = build_metric(task, 3)
+    with pytest.raises(DataError, match="empty"):
+        metric.compute()
+    with pytest.raises(ConfigError, match=f"'{figure}' is that of a metric"):
+        build_metric(task, 3, extra=[MetricConfig(figure, metric_class="MeanMetric")])

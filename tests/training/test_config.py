@@ -139,7 +139,7 @@ def test_mistakes_are_named(folder: Path, override: str, says: str) -> None:
         ("- 1", "must have the sections"),
         (
             "data: {class: ImageDataModule, root: x}",
-            "class: ImageClassifier or ObjectDetector or YOLOXDetector",
+            "class: ImageClassifier or InstanceSegmentor or ObjectDetector or SemanticSegmentor or YOLOXDetector",
         ),
         ("model: {backbone: resnet18}", "section model needs class"),
         ("model: {class: ImageClassifier, backbone: resnet18}", "ImageClassifier needs num_classes"),
