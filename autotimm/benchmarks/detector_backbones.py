@@ -112,7 +112,7 @@ def free_size(model: TaskModel) -> tuple[int, int]:
     return fixed or SIZE
 
 
-def spread_scores(model: TaskModel) -> float:
+def spread_scores(model: TaskModel) -> None:
     """Let an untrained head tell locations apart: of nearly equal scores, rounding decides which box NMS keeps."""
     network: Any = model.network
     head = network.head
@@ -122,7 +122,6 @@ def spread_scores(model: TaskModel) -> float:
         for layer in predictors:
             layer.weight.normal_(std=0.3, generator=generator)
             layer.bias.zero_()
-    return 0.0
 
 
 def main() -> None:

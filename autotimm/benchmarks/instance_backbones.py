@@ -56,12 +56,12 @@ def walk_segmentor(name: str, data: Path, folder: Path) -> Walked:
     return walk_through(name, steps, folder)
 
 
-def spread_masks(model: TaskModel) -> float:
+def spread_masks(model: TaskModel) -> None:
     """Untrained heads that tell locations apart, and pixels: of grey masks, rounding decides where the edge is."""
     network: Any = model.network
     with torch.no_grad():
         network.mask_head.mask_pred.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
-    return spread_scores(model)
+    spread_scores(model)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ class Walked:
     worst: float = 0.0
     """Largest difference between artifact and reloaded model: relative, of a probability or a logit; in pixels, of a
     box."""
-    spread: float = 0.0
+    spread: float | None = None
     """How much the answers of the reloaded model differ, where that is known."""
     images: int = 0
     """So many were compared."""
@@ -65,7 +65,7 @@ class Walked:
             "{}x{}".format(*self.size),
             f"{self.loss:.2f}",
             f"verified on {self.images} images",
-            f"{self.spread:.2g}",
+            "" if self.spread is None else f"{self.spread:.2g}",
             f"{self.worst:.1e}",
             f"{self.megabytes:.1f}",
             f"{self.seconds:.0f}",
@@ -99,8 +99,11 @@ class Walk:
     """Height and width of the network input."""
     before_training: Callable[[TaskModel], None] = lambda model: None
     """Changes that make its weights count."""
-    before_export: Callable[[TaskModel], float] = lambda model: 0.0
-    """Changes that make its answers differ; tells by how much they do. Refuses what is not worth comparing."""
+    before_export: Callable[[TaskModel], float | None] = lambda model: None
+    """Changes that make its answers differ; tells by how much they do, where that is measured.
+
+    It refuses what is not worth comparing.
+    """
 
 
 def walk_through(name: str, walk: Walk, folder: Path) -> Walked:
