@@ -31,10 +31,20 @@ class Nms(str, Enum):
     tensor = "tensor"
 
 
+class Target(str, Enum):
+    """Engines that a graph is written for."""
+
+    onnxruntime = "onnxruntime"
+    portable = "portable"
+
+
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth.")],
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
+    target: Annotated[
+        Target, typer.Option(help="onnxruntime: what is fastest there. portable: what every engine runs.")
+    ] = Target.onnxruntime,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Network input size.")] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Detections below it are dropped.")] = None,
     iou_threshold: Annotated[float | None, typer.Option(help="NMS drops the lower of two boxes above it.")] = None,
@@ -60,15 +70,16 @@ def export(
     ] = None,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    target = output if output is not None else checkpoint.with_suffix(f".{format.value}").name
+    path = output if output is not None else Path(checkpoint.with_suffix(f".{format.value}").name)
     count = _batch(batch)
     with working(f"exporting {checkpoint.name}"):
         from autotimm.export import export_to_onnx
 
         manifest = export_to_onnx(
             checkpoint,
-            target,
+            path,
             batch=count,
+            target=target.value,
             size=size,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
@@ -81,14 +92,14 @@ def export(
             verify=verify,
         )
     height, width = manifest.preprocess.size
-    megabytes = Path(target).stat().st_size / 1e6
+    megabytes = path.stat().st_size / 1e6
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
         f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB"
     )
-    out.print(Text.assemble((str(target), "bold"), "  ", facts))
+    out.print(Text.assemble((str(path), "bold"), "  ", facts))
     print_verification(manifest.verification)
-    err.print(f"next: autotimm predict {shlex.quote(str(target))} PHOTO.jpg --save predictions")
+    err.print(f"next: autotimm predict {shlex.quote(str(path))} PHOTO.jpg --save predictions")
 
 
 def verify(

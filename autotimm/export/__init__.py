@@ -1,6 +1,30 @@
-"""From checkpoint to artifact, with proof that the two are the same."""
+"""From checkpoint to artifact, with proof that the two are the same.
 
-from autotimm.export.onnx import export_to_onnx
-from autotimm.export.reverification import verify
+Nothing is imported before it is used: an engine is built from an ONNX artifact where there is no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autotimm.export.onnx import export_to_onnx
+    from autotimm.export.reverification import verify
+
+_HOMES = {
+    "export_to_onnx": "autotimm.export.onnx",
+    "verify": "autotimm.export.reverification",
+}
 
 __all__ = ["export_to_onnx", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autotimm.export' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

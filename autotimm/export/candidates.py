@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from autotimm.export.comparison import Differences
 from autotimm.export.graph.detection import DetectionGraph
+from autotimm.export.internals import internal_values
 from autotimm.models.detection import DetectionModel
 from autotimm.runtime.artifact import read_manifest
 
@@ -44,21 +44,14 @@ CandidateComparison = Callable[[Differences, NDArray[np.uint8], Candidates], Non
 def candidates_of(artifact: Path) -> Callable[[NDArray[np.uint8]], Candidates]:
     """A function from prepared pixels ``[H, W, 3]`` to the candidates inside a detection artifact.
 
-    The values before thresholds and NMS are named inside the graph; here they are made outputs.
+    These are the values before thresholds and NMS.
     """
-    proto = onnx.load(artifact)
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in DetectionGraph.internal_names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # the added outputs carry no type, which ONNX Runtime mentions and then infers
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    batch = session.get_inputs()[0].shape[0]
-    copies = batch if isinstance(batch, int) else 1
+    values = internal_values(artifact, DetectionGraph.internal_names)
 
     def run(pixels: NDArray[np.uint8]) -> Candidates:
-        images = np.repeat(pixels[None], copies, axis=0)
-        index, boxes, scores, labels = session.run(list(DetectionGraph.internal_names), {"images": images})
-        real = len(index[0])  # a small input has fewer locations than candidates; the rest is padding
-        return Candidates(index[0], boxes[0][:real], scores[0][:real], labels[0][:real])
+        index, boxes, scores, labels = (cast(Any, value) for value in values(pixels).values())
+        real = len(index)  # a small input has fewer locations than candidates; the rest is padding
+        return Candidates(index, boxes[:real], scores[:real], labels[:real])
 
     return run
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from autotimm.export.comparison import Differences
 from autotimm.export.graph.semantic import SemanticGraph
+from autotimm.export.internals import internal_values
 from autotimm.models.semantic.segmentor import SemanticSegmentor
 
 Logits = NDArray[np.float32]
@@ -25,24 +25,9 @@ LogitsComparison = Callable[[Differences, NDArray[np.uint8], Logits], None]
 
 
 def logits_of(artifact: Path) -> Callable[[NDArray[np.uint8]], Logits]:
-    """A function from prepared pixels ``[H, W, 3]`` to the logits inside a segmentation artifact.
-
-    They are named inside the graph; here they are made an output.
-    """
-    proto = onnx.load(artifact)
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in SemanticGraph.internal_names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # the added output carries no type, which ONNX Runtime mentions and then infers
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    batch = session.get_inputs()[0].shape[0]
-    copies = batch if isinstance(batch, int) else 1
-
-    def run(pixels: NDArray[np.uint8]) -> Logits:
-        (logits,) = session.run(list(SemanticGraph.internal_names), {"images": np.repeat(pixels[None], copies, axis=0)})
-        found: Logits = logits[0]
-        return found
-
-    return run
+    """A function from prepared pixels ``[H, W, 3]`` to the logits inside a segmentation artifact."""
+    values = internal_values(artifact, SemanticGraph.internal_names)
+    return lambda pixels: cast(Logits, values(pixels)["logits"])
 
 
 def logits_against_model(model: SemanticSegmentor) -> LogitsComparison:

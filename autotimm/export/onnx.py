@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,34 +18,23 @@ import onnx
 import onnxruntime
 import torch
 
-from autotimm.export.candidates import against_model
-from autotimm.export.graph.classification import ClassificationGraph
+from autotimm.export.composition import compose
+from autotimm.export.delivery import described_by, write_verified
 from autotimm.export.graph.contract import ExportGraph
-from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
-from autotimm.export.graph.instance import InstanceGraph
+from autotimm.export.graph.detection import NmsForm
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
-from autotimm.export.graph.semantic import SemanticGraph
-from autotimm.export.logits import logits_against_model
 from autotimm.export.settings import ExportSettings, applied, evaluating
-from autotimm.export.verification import verify_artifact
+from autotimm.export.stages import name_nodes_by_stage
 from autotimm.models.checkpoint import load_checkpoint
-from autotimm.models.classifier import ImageClassifier
-from autotimm.models.detection import DetectionModel
-from autotimm.models.instance_segmentor import InstanceSegmentor
-from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
-from autotimm.models.torch_backend import describe, predictor_of
-from autotimm.runtime.errors import ConfigError, ExportError, VerificationError
+from autotimm.models.torch_backend import describe
+from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
-from autotimm.runtime.manifest import METADATA_KEY, Manifest, Verification
-from autotimm.runtime.pictures import choose_pictures
+from autotimm.runtime.manifest import METADATA_KEY, Manifest, Target
 
 OPSET = 18
 """The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
 reads a newer one reads this one."""
-DEFAULT_CANDIDATES = 1000
-"""Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo can have hundreds above it: with 300, the
-verification on photos of COCO fails, since detections are lost (``--candidates 300 --verify-images``)."""
 
 
 def export_to_onnx(
@@ -53,6 +42,7 @@ def export_to_onnx(
     path: str | Path,
     *,
     batch: int | Literal["dynamic"] = 1,
+    target: Target = "onnxruntime",
     size: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
@@ -70,13 +60,15 @@ def export_to_onnx(
         model: a model, or the path of a checkpoint.
         path: the ``.onnx`` file to write; it appears under this name only when it is complete and verified.
         batch: number of images the graph takes at once, or ``"dynamic"``.
+        target: ``"onnxruntime"`` chooses what is fastest there, ``"portable"`` only what every engine runs, TensorRT
+            included.
         size: ``(height, width)`` of the network input; the model's own where absent.
         score_threshold: detection: detections below it are dropped; the model's own where absent.
         iou_threshold: detection: IoU above which NMS drops the lower-scored box; the model's own where absent.
         max_detections: detection: rows of the outputs; the model's own where absent.
         candidates: detection: how many of the best locations enter NMS.
         nms: detection: ``"operator"`` is ONNX's NonMaxSuppression, ``"tensor"`` plain tensor operations that every
-            engine runs, ``"auto"`` the faster one for ONNX Runtime.
+            engine runs, ``"auto"`` the one for the target.
         class_agnostic_nms: detection: whether boxes of different classes suppress one another; the model's own where
             absent.
         multi_label: detection: whether every class of a location enters NMS, or its best class only; the model's own
@@ -104,63 +96,18 @@ def export_to_onnx(
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
     # A path that cannot be written is found out before the graph is traced, which takes seconds.
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
-        graph = _compose(model, candidates, nms)
+        graph = compose(model, target=target, candidates=candidates, nms=nms)
         proto = _trace(graph, model, batch)
-        manifest = _complete(describe(model, "batch" if batch == "dynamic" else batch), graph, proto)
-        _write(proto, manifest, temporary)
-        if not verify:
-            record = Verification(reason="not asked for")
-        else:
-            record = verify_artifact(
-                temporary,
-                predictor_of(model),
-                pictures=choose_pictures(verify_images, model.validation_images),
-                compare_candidates=against_model(model) if isinstance(model, DetectionModel) else None,
-                compare_logits=logits_against_model(model) if isinstance(model, SemanticSegmentor) else None,
-            )
-        manifest = replace(manifest, verification=record)
-        _write(proto, manifest, temporary)
-        if record.status == "failed":
-            rejected = _keep_rejected(temporary, manifest, path)
-            raise VerificationError(
-                f"{path}: the exported graph does not give the model's answers: {record.reason}. "
-                f"It was kept as {rejected} with its report beside it"
-            )
-    return manifest
-
-
-def _compose(model: TaskModel, candidates: int | None, nms: Literal["auto"] | NmsForm) -> ExportGraph:
-    if isinstance(model, InstanceSegmentor):
-        return InstanceGraph(model, detection_settings(model, candidates, nms))
-    if isinstance(model, DetectionModel):
-        return DetectionGraph(model, detection_settings(model, candidates, nms))
-    for name, given in (("candidates", candidates is not None), ("nms", nms != "auto")):
-        if given:
-            raise ConfigError(f"{name} cannot be set on this {type(model).__name__}: it is of detectors")
-    if isinstance(model, ImageClassifier):
-        return ClassificationGraph(model)
-    if isinstance(model, SemanticSegmentor):
-        return SemanticGraph(model)
-    raise ExportError(f"{type(model).__name__} has no export graph")
-
-
-def detection_settings(
-    model: DetectionModel, candidates: int | None, nms: Literal["auto"] | NmsForm
-) -> DetectionSettings:
-    """The model's thresholds with the defaults of the graph.
-
-    The operator form is the default: both give the same answers, and on ONNX Runtime it is the faster one at 1000
-    candidates (``python -m autotimm.benchmarks.nms``).
-    """
-    return DetectionSettings(
-        score_threshold=model.score_thresh,
-        iou_threshold=model.nms_thresh,
-        max_detections=model.max_detections_per_image,
-        candidates=candidates if candidates is not None else max(DEFAULT_CANDIDATES, model.max_detections_per_image),
-        nms="operator" if nms == "auto" else nms,
-        class_agnostic=model.class_agnostic_nms,
-        multi_label=model.multi_label_candidates,
-    )
+        manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch))
+        return write_verified(
+            model,
+            _complete(manifest, proto),
+            partial(_write, proto),
+            path=path,
+            temporary=temporary,
+            verify=verify,
+            verify_images=verify_images,
+        )
 
 
 def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
@@ -188,6 +135,7 @@ def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]
         ) from error
     assert program is not None  # dynamo=True always gives a program
     proto: onnx.ModelProto = program.model_proto
+    name_nodes_by_stage(proto)
     _strip(proto, set(graph.internal_names))
     return proto
 
@@ -208,24 +156,14 @@ def _strip(proto: onnx.ModelProto, internal_names: set[str]) -> None:
     proto.producer_name, proto.producer_version = "autotimm", ""
 
 
-def _complete(manifest: Manifest, graph: ExportGraph, proto: onnx.ModelProto) -> Manifest:
-    """Add what the export decided to what the model knows."""
-    thresholds, postprocessing, target = dict(manifest.thresholds), dict(manifest.postprocessing), "portable"
-    if isinstance(graph, DetectionGraph):
-        thresholds["candidates"] = graph.settings.candidates
-        postprocessing["nms"] = graph.settings.nms
-        target = "onnxruntime" if graph.settings.nms == "operator" else "portable"
+def _complete(manifest: Manifest, proto: onnx.ModelProto) -> Manifest:
+    """Add what is known once the graph is written."""
     return replace(
         manifest,
         format="onnx",
-        precision="fp32",
         opset=OPSET,
-        target=target,
-        thresholds=thresholds,
-        postprocessing=postprocessing,
         hashes={**manifest.hashes, "graph_sha256": graph_digest(proto)},
         versions={**manifest.versions, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
 
@@ -248,15 +186,6 @@ def embed_manifest(proto: onnx.ModelProto, manifest: Manifest) -> None:
 def graph_digest(proto: onnx.ModelProto) -> str:
     """SHA-256 of the graph with its weights, without the metadata, which later verifications change."""
     return hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _keep_rejected(artifact: Path, manifest: Manifest, path: Path) -> Path:
-    rejected = path.with_name(f"{path.stem}.rejected.onnx")
-    with replacing(rejected) as copy:
-        copy.write_bytes(artifact.read_bytes())
-    with replacing(rejected.with_suffix(".json")) as report:
-        report.write_text(manifest.to_json(), encoding="utf-8")
-    return rejected
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from autotimm.export.candidates import CandidateComparison, candidates_of
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
 from autotimm.export.instance_comparison import compare_mask_probabilities, compare_masks_of_objects
 from autotimm.export.logits import LogitsComparison, logits_of
+from autotimm.export.tolerances import tolerance_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
 from autotimm.runtime.manifest import Manifest, Task, Verification
@@ -18,33 +19,6 @@ from autotimm.runtime.pictures import Pictures
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.results import Classification, Detections
 from autotimm.runtime.segmentation_results import Instances, SemanticMask
-
-TOLERANCES: dict[str, dict[str, float]] = {
-    "classification": {"probability": 1e-4, "relative_probability": 1e-3, "label_errors": 0.0},
-    "detection": {
-        "box_px": 0.3,
-        "score": 1e-3,
-        "unmatched_share": 0.01,
-        "borderline_share": 0.05,
-        "candidate_box_px": 0.3,
-        "candidate_score": 1e-3,
-        "candidate_label_share": 0.01,
-    },
-    "instance_segmentation": {
-        "box_px": 0.3,
-        "score": 1e-3,
-        "unmatched_share": 0.01,
-        "borderline_share": 0.05,
-        "mask_share": 0.01,
-        "mask_probability": 1e-2,
-        "candidate_box_px": 0.3,
-        "candidate_score": 1e-3,
-        "candidate_label_share": 0.01,
-    },
-    "semantic_segmentation": {"pixel_share": 1e-3, "relative_logit": 1e-3},
-}
-"""Largest differences allowed in fp32. The boxes and scores are what official YOLOX exports are held to; observed
-differences are about a hundred times smaller."""
 
 
 def verify_artifact(
@@ -75,7 +49,7 @@ def verify_artifact(
         check_same_model(Path(artifact), opened.manifest, reference.manifest)
         # what a multi-label graph lists is for consumers without this runtime, which goes by the probabilities
         predictor, reference = (Predictor(one.backend, one.manifest, lists_best=True) for one in (opened, reference))
-        tolerance = TOLERANCES[predictor.manifest.task]
+        tolerance = tolerance_of(predictor.manifest)
         # Two at a time, so that a graph with a free batch dimension is also seen with more than one image.
         answers = predictor.predict(pictures.images, batch_size=_two_if_free(predictor), on_error="return")
         expected = reference.predict(pictures.images, batch_size=_two_if_free(reference), on_error="return")

@@ -185,9 +185,10 @@ class ImageClassifier(FreezableModel):
 
     def infer(self, images: Tensor) -> dict[str, Tensor]:
         """Probabilities and the best classes; what the graph computes, by the same code."""
-        return self._outputs(self.network(self.normalize(images)))
+        return self.best_classes(self.network(self.normalize(images)))
 
-    def _outputs(self, logits: Tensor) -> dict[str, Tensor]:
+    def best_classes(self, logits: Tensor) -> dict[str, Tensor]:
+        """The outputs of the artifact from logits ``[N, C]``, in float32."""
         logits = logits.float()
         probabilities = logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
         scores, labels = probabilities.topk(min(TOP_K, self.num_classes), dim=1)
@@ -291,7 +292,7 @@ class ImageClassifier(FreezableModel):
         return Measured(*self._compared(logits, labels), loss if self.loss_fn is not None else None)
 
     def _compared(self, logits: Tensor, labels: Tensor) -> tuple[list[Result], list[Any]]:
-        outputs = {name: value.cpu().numpy() for name, value in self._outputs(logits).items()}
+        outputs = {name: value.cpu().numpy() for name, value in self.best_classes(logits).items()}
         here = Placement(self.preprocess.size, self.preprocess.size, (0, 0))
         threshold = self.threshold if self.multi_label else None
         results = assemble(self.task, outputs, [here] * len(labels), self.class_names, threshold=threshold)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from autotimm.runtime.backends.onnxruntime import OnnxRuntimeBackend, read_manifest_text
 from autotimm.runtime.errors import ArtifactError
 from autotimm.runtime.manifest import Manifest
 from autotimm.runtime.predictor import Predictor
 
-SUFFIXES = (".onnx",)
+_BACKENDS = {".onnx": "onnxruntime"}
+"""The module in :mod:`autotimm.runtime.backends` that runs the artifacts of a suffix. Each has ``open_backend(path, *,
+provider, threads)`` and ``read_manifest_text(path)``."""
+SUFFIXES = tuple(_BACKENDS)
 """File name endings of the artifacts that this version runs."""
 
 
@@ -28,7 +33,7 @@ def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | 
         ConfigError: an unknown provider, or fewer than one thread.
     """
     artifact = _checked(path)
-    backend = OnnxRuntimeBackend(artifact, provider=provider, threads=threads)
+    backend: Any = _engine_of(artifact).open_backend(artifact, provider=provider, threads=threads)
     try:
         return Predictor(backend, _parse(backend.manifest_text, artifact))
     except ArtifactError as error:
@@ -43,10 +48,10 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
 
     Raises:
         ArtifactError: the file is not an artifact of AutoTimm, or its manifest is damaged or too new.
-        BackendUnavailableError: the engine that reads the format is not installed.
+        BackendUnavailableError: the library that reads the format is not installed.
     """
     artifact = _checked(path)
-    return _parse(read_manifest_text(artifact), artifact)
+    return _parse(_engine_of(artifact).read_manifest_text(artifact), artifact)
 
 
 def is_artifact(path: str | os.PathLike[str]) -> bool:
@@ -61,6 +66,10 @@ def _checked(path: str | os.PathLike[str]) -> Path:
             f"{artifact}: not an artifact this version can run; their names end in {', '.join(SUFFIXES)}"
         )
     return artifact
+
+
+def _engine_of(artifact: Path) -> ModuleType:
+    return importlib.import_module(f"autotimm.runtime.backends.{_BACKENDS[artifact.suffix.lower()]}")
 
 
 def _parse(text: str | None, artifact: Path) -> Manifest:

@@ -15,6 +15,12 @@ METADATA_KEY = "autotimm"
 """Key of the manifest in an ONNX file's ``metadata_props``."""
 
 Task = Literal["classification", "detection", "semantic_segmentation", "instance_segmentation"]
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of the network; pixels come as uint8, and everything before and after the network is fp32 in each of them."""
+InputMode = Literal["batch", "image"]
+"""``batch``: ``images`` uint8 ``[N, H, W, 3]`` at the network's size. ``image``: ``image`` uint8 ``[H, W, 3]``, any."""
+Target = Literal["onnxruntime", "portable"]
+"""The engines that a graph is written for: what is fastest on ONNX Runtime, or what every engine runs."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,9 @@ class Manifest:
     preprocess: Preprocess
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    input_mode: Literal["batch", "image"] = "batch"
+    input_mode: InputMode = "batch"
     format: str = "onnx"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     opset: int | None = None
     target: str = "onnxruntime"
     """Which engines the graph was written for: ``portable`` (standard tensor operators only) or ``onnxruntime``."""

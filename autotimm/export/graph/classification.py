@@ -15,9 +15,10 @@ class ClassificationGraph(ExportGraph):
 
     def __init__(self, model: ImageClassifier) -> None:
         super().__init__()
-        self.model = model
+        self.normalize, self.network = model.normalize, model.network
+        self.best_classes = model.best_classes
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The model's own inference: there is nothing that a graph must do otherwise."""
-        outputs = self.model.infer(images)
+        """The parts of the model's own inference: there is nothing that a graph must do otherwise."""
+        outputs = self.best_classes(self.network(self.normalize(images)))
         return tuple(outputs[name] for name in self.output_names)

@@ -107,6 +107,7 @@ class DetectionGraph(ExportGraph):
         self.network = model.network
         self.num_classes = model.num_classes
         self.settings = settings
+        self.portable = settings.nms == "tensor"
         self.select = Candidates(model, settings.candidates, settings.multi_label)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -16,9 +16,10 @@ class SemanticGraph(ExportGraph):
 
     def __init__(self, model: SemanticSegmentor) -> None:
         super().__init__()
-        self.model = model
+        self.normalize, self.network = model.normalize, model.network
+        self.upsample, self.best_classes = model.upsample, model.best_classes
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The model's own inference: there is nothing that a graph must do otherwise."""
-        logits = self.model.network(self.model.normalize(images)).logits
-        return self.model.best_classes(self.model.upsample(logits, images.shape[1:3])), logits
+        """The parts of the model's own inference: there is nothing that a graph must do otherwise."""
+        logits = self.network(self.normalize(images)).logits
+        return self.best_classes(self.upsample(logits, images.shape[1:3])), logits

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autotimm.runtime.errors import ArtifactError, BackendUnavailableError, ConfigError, one_line
 from autotimm.runtime.manifest import METADATA_KEY, TensorSpec
+from autotimm.runtime.onnx_metadata import check_file, read_metadata
 
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "'autotimm-deploy[cpu]'"),
@@ -88,19 +89,18 @@ class OnnxRuntimeBackend:
         self._session = None
 
 
+def open_backend(path: Path, *, provider: str, threads: int | None) -> OnnxRuntimeBackend:
+    """What :func:`autotimm.runtime.load` calls."""
+    return OnnxRuntimeBackend(path, provider=provider, threads=threads)
+
+
 def read_manifest_text(path: str | os.PathLike[str]) -> str | None:
-    """The manifest of an ONNX file as JSON text, ``None`` where it has none; nothing is optimised or run.
+    """The manifest of an ONNX file as JSON text, ``None`` where it has none; no engine is needed.
 
     Raises:
-        BackendUnavailableError: ONNX Runtime is not installed.
         ArtifactError: the file is missing, empty or not an ONNX model.
     """
-    runtime = _import_onnxruntime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = _open_session(runtime, Path(path), options, PROVIDERS["cpu"][0])
-    return cast("str | None", session.get_modelmeta().custom_metadata_map.get(METADATA_KEY))
+    return read_metadata(path).get(METADATA_KEY)
 
 
 def offered_providers(runtime: Any) -> list[str]:
@@ -130,10 +130,7 @@ def _execution_provider(runtime: Any, provider: str) -> str:
 
 
 def _open_session(runtime: Any, path: Path, options: Any, provider: str) -> Any:
-    if not path.is_file():
-        raise ArtifactError(f"{path}: {'is a folder, not an artifact' if path.is_dir() else 'no such file'}")
-    if path.stat().st_size == 0:
-        raise ArtifactError(f"{path}: is empty (0 bytes); export the model again")
+    check_file(path)
     try:
         return runtime.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's exceptions share no base class but this one

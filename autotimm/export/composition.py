@@ -1,0 +1,76 @@
+"""From a trained model to the module that is written: the network with everything before and after it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from autotimm.export.graph.classification import ClassificationGraph
+from autotimm.export.graph.contract import ExportGraph
+from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
+from autotimm.export.graph.instance import InstanceGraph
+from autotimm.export.graph.semantic import SemanticGraph
+from autotimm.models.classifier import ImageClassifier
+from autotimm.models.detection import DetectionModel
+from autotimm.models.instance_segmentor import InstanceSegmentor
+from autotimm.models.semantic.segmentor import SemanticSegmentor
+from autotimm.models.task import TaskModel
+from autotimm.runtime.errors import ConfigError, ExportError
+from autotimm.runtime.manifest import Target
+
+DEFAULT_CANDIDATES = 1000
+"""Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo can have hundreds above it: with 300, the
+verification on photos of COCO fails, since detections are lost (``--candidates 300 --verify-images``)."""
+
+
+def compose(
+    model: TaskModel,
+    *,
+    target: Target = "onnxruntime",
+    candidates: int | None = None,
+    nms: Literal["auto"] | NmsForm = "auto",
+) -> ExportGraph:
+    """Put the stages around a model's network.
+
+    Args:
+        model: the model, with the size and the thresholds of the export.
+        target: the engines to choose the forms of the stages for.
+        candidates: detection: how many of the best locations enter NMS.
+        nms: detection: the form of NMS; ``"auto"`` goes by the target.
+
+    Raises:
+        ConfigError: an option of detectors with another model.
+        ExportError: a model without a graph.
+    """
+    if isinstance(model, InstanceSegmentor):
+        return InstanceGraph(model, detection_settings(model, target, candidates, nms))
+    if isinstance(model, DetectionModel):
+        return DetectionGraph(model, detection_settings(model, target, candidates, nms))
+    for name, given in (("candidates", candidates is not None), ("nms", nms != "auto")):
+        if given:
+            raise ConfigError(f"{name} cannot be set on this {type(model).__name__}: it is of detectors")
+    if isinstance(model, ImageClassifier):
+        return ClassificationGraph(model)
+    if isinstance(model, SemanticSegmentor):
+        return SemanticGraph(model)
+    raise ExportError(f"{type(model).__name__} has no export graph")
+
+
+def detection_settings(
+    model: DetectionModel, target: Target, candidates: int | None, nms: Literal["auto"] | NmsForm
+) -> DetectionSettings:
+    """The model's thresholds with the defaults of the graph.
+
+    Both forms of NMS give the same answers. On ONNX Runtime the operator is the faster one at 1000 candidates
+    (``python -m autotimm.benchmarks.nms``); the tensor form is the one that every engine runs.
+    """
+    if nms == "auto":
+        nms = "operator" if target == "onnxruntime" else "tensor"
+    return DetectionSettings(
+        score_threshold=model.score_thresh,
+        iou_threshold=model.nms_thresh,
+        max_detections=model.max_detections_per_image,
+        candidates=candidates if candidates is not None else max(DEFAULT_CANDIDATES, model.max_detections_per_image),
+        nms=nms,
+        class_agnostic=model.class_agnostic_nms,
+        multi_label=model.multi_label_candidates,
+    )
