@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -7,10 +8,21 @@ from autotimm.runtime.errors import ArtifactError
 from autotimm.runtime.onnx_metadata import read_metadata
 
 
-def test_metadata_are_what_onnx_reads(detector_artifact: Path) -> None:
-    expected = {entry.key: entry.value for entry in onnx.load(detector_artifact).metadata_props}
-    assert set(expected) == {"autotimm"}
-    assert read_metadata(detector_artifact) == expected
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Weights of 400 kB, then metadata."""
+    weights = onnx.numpy_helper.from_array(np.ones(100_000, np.float32), "weights")
+    output = onnx.helper.make_tensor_value_info("weights", onnx.TensorProto.FLOAT, [100_000])
+    proto = onnx.helper.make_model(onnx.helper.make_graph([], "weights only", [], [output], [weights]))
+    onnx.helper.set_model_props(proto, {"autotimm": '{"größe": 3}' * 50, "author": "someone", "empty": ""})
+    onnx.save(proto, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_metadata_are_what_onnx_reads(model: Path) -> None:
+    expected = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
+    assert len(expected) == 3
+    assert read_metadata(model) == expected
 
 
 def test_a_model_without_metadata(tmp_path: Path) -> None:
@@ -34,8 +46,8 @@ def test_what_is_no_model(content: bytes, message: str, tmp_path: Path) -> None:
         read_metadata(path)
 
 
-def test_a_model_that_was_cut_off(detector_artifact: Path, tmp_path: Path) -> None:
-    whole = detector_artifact.read_bytes()
+def test_a_model_that_was_cut_off(model: Path, tmp_path: Path) -> None:
+    whole = model.read_bytes()
     for length in (len(whole) // 2, len(whole) - 5):
         path = tmp_path / "cut.onnx"
         path.write_bytes(whole[:length])
