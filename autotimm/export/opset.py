@@ -54,23 +54,21 @@ def opset_of(proto: onnx.ModelProto) -> int:
 
 
 def _obstacle(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> str:
+    """Why a node cannot be of the older opset; empty where it can."""
     if node.domain not in ("", "ai.onnx"):
         return ""
     given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if not defs.has(node.op_type, PORTABLE_OPSET, ""):
-        return f"{node.name}: opset {PORTABLE_OPSET} has no such operator"
-    if node.op_type in _REDUCTIONS:
-        if len(node.input) > 1 and node.input[1] and node.input[1] not in constants:
-            return f"{node.name}: its axes are computed"
-        if given.get("noop_with_empty_axes") and len(node.input) < 2:
-            return f"{node.name}: reduces over no axes"
-    if node.op_type == "Resize" and (given.get("antialias") or given.get("axes")):
-        return f"{node.name}: antialias and axes are of opset 18"
-    if node.op_type == "Pad" and len(node.input) > 3 and node.input[3]:
-        return f"{node.name}: axes are of opset 18"
-    if node.op_type.startswith("Scatter") and given.get("reduction", b"none") in (b"max", b"min"):
-        return f"{node.name}: this reduction is of opset 18"
-    return ""
+    inputs = [*node.input, "", "", "", ""]
+    reduces = node.op_type in _REDUCTIONS
+    found = {
+        "the older opset has no such operator": not defs.has(node.op_type, PORTABLE_OPSET, ""),
+        "its axes are computed": reduces and bool(inputs[1]) and inputs[1] not in constants,
+        "it reduces over no axes": reduces and not inputs[1] and bool(given.get("noop_with_empty_axes")),
+        "antialias": node.op_type == "Resize" and bool(given.get("antialias")),
+        "axes": (node.op_type == "Resize" and bool(given.get("axes"))) or (node.op_type == "Pad" and bool(inputs[3])),
+        "its reduction": node.op_type.startswith("Scatter") and given.get("reduction") in (b"max", b"min"),
+    }
+    return "; ".join(f"{node.name}: {reason}" for reason, there in found.items() if there)
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

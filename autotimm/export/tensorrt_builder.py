@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from autotimm.export.stages import stage_of
 from autotimm.export.tensorrt_flavour import Library, on_jetson
 from autotimm.export.tensorrt_inspection import Precisions, precisions_of
-from autotimm.export.tensorrt_log import Problem, build_problems, logger_of, parser_problems, remarks
+from autotimm.export.tensorrt_log import Problem, build_problems, parser_problems, remarks
 from autotimm.export.tensorrt_options import EngineOptions, profile_of
 from autotimm.export.tensorrt_progress import BuildProgress, ReportProgress, monitor_of
+from autotimm.runtime.backends.tensorrt_library import logger_of
 from autotimm.runtime.errors import BackendUnavailableError, ConfigError, ExportError, one_line
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Manifest
@@ -64,7 +65,9 @@ def _build(
     library: Library, onnx_path: Path, manifest: Manifest, options: EngineOptions, progress: BuildProgress
 ) -> Built:
     trt = library.module
-    logger = logger_of(trt, library.flavour)
+    logger = logger_of(trt)
+    logger.problems.clear()
+    logger.warnings.clear()
     builder = _builder(library, logger)
     types_from_graph = library.strongly_typed and not (options.dla_core is not None and _has_flag(trt, "FP16"))
     network = builder.create_network(_network_flags(trt, types_from_graph))
@@ -86,7 +89,7 @@ def _build(
     plan = _interruptible(lambda: builder.build_serialized_network(network, config), progress)
     seconds = time.perf_counter() - started
     if plan is None:
-        raise ExportError(_failure(library, onnx_path, manifest, build_problems(logger.errors)))
+        raise ExportError(_failure(library, onnx_path, manifest, build_problems(list(logger.problems))))
     if cache is not None and options.timing_cache is not None:
         with replacing(options.timing_cache) as temporary:
             temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
@@ -104,10 +107,10 @@ def _builder(library: Library, logger: Any) -> Any:
             trt.init_libnvinfer_plugins(logger, "")
         builder = trt.Builder(logger)
     except Exception as error:  # pybind's TypeError: factory function returned nullptr
-        said = "; ".join(dict.fromkeys(logger.errors)) or one_line(error)
+        said = "; ".join(dict.fromkeys(logger.problems)) or one_line(error)
         raise BackendUnavailableError(
-            f"{library.name} could not start its builder, which needs a working CUDA device ({said[:240]}). Build on the "
-            "device that the engine is for; TensorRT-RTX (--flavour tensorrt_rtx) builds without a device"
+            f"{library.name} could not start its builder, which needs a working CUDA device ({said[:240]}). Build on "
+            "the device that the engine is for; TensorRT-RTX (--flavour tensorrt_rtx) builds without a device"
         ) from error
     return builder
 
@@ -129,7 +132,7 @@ def _parse(library: Library, logger: Any, network: Any, onnx_path: Path, options
     if options.version_compatible and not library.strongly_typed:
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)  # 8.6 wants it; set by itself from 10 on
     if not parser.parse_from_file(str(onnx_path)):
-        problems = parser_problems(parser, logger.errors)
+        problems = parser_problems(parser, list(logger.problems))
         advice = "make the artifact again with autotimm export --target portable, and report it if that does not help"
         words = "; ".join(problem.in_words(advice) for problem in problems[:3])
         raise ExportError(f"{onnx_path}: {library.name} cannot read {words or f'the file; {advice}'}")
@@ -156,6 +159,7 @@ def _add_profile(
 def _configure(library: Library, builder: Any, config: Any, options: EngineOptions) -> None:
     trt = library.module
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # names and types of layers can be read later
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by itself from Ampere on; fp32 is to be fp32, as it is verified
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace << 20)
     if options.optimization_level is not None:

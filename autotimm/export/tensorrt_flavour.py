@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotimm.runtime.backends.tensorrt_library import TITLES, version_numbers
 from autotimm.runtime.errors import BackendUnavailableError, ConfigError, one_line
 from autotimm.runtime.sidecar import Flavour
 
-NAMES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+FLAVOURS: tuple[Flavour, ...] = ("tensorrt", "tensorrt_rtx")
+"""In the order in which they are looked for."""
 OLDEST = (8, 6)
 _HIGHEST_OPSETS = (((11, 0), 24), ((10, 15), 24), ((10, 0), 20), ((8, 6), 17))
 """The highest opset that the parser of a version and later ones reads, by the ``docs/operators.md`` of onnx-tensorrt
@@ -35,7 +37,7 @@ class Library:
     @property
     def name(self) -> str:
         """``TensorRT 10.3.0``."""
-        return f"{NAMES[self.flavour]} {self.version}"
+        return f"{TITLES[self.flavour]} {self.version}"
 
     @property
     def version(self) -> str:
@@ -45,8 +47,8 @@ class Library:
     @property
     def release(self) -> tuple[int, int]:
         """Major and minor version."""
-        major, minor = self.version.split(".")[:2]
-        return int(major), int(minor)
+        major, minor = version_numbers(self.version)[:2]
+        return major, minor
 
     @property
     def is_rtx(self) -> bool:
@@ -71,7 +73,9 @@ class Library:
         if self.is_rtx:
             return f"{self.name} is for desktop GPUs, which have no DLA"
         if (11, 0) <= self.release < (11, 4):
-            return f"{self.name} has no DLA: 11.0 to 11.3 left it out; use TensorRT 10, or 11.4 on JetPack 7.2.2 and later"
+            return (
+                f"{self.name} has no DLA: 11.0 to 11.3 left it out; use TensorRT 10, or 11.4 on JetPack 7.2.2 and later"
+            )
         return ""
 
     def hardware_levels(self) -> dict[str, Any]:
@@ -88,10 +92,10 @@ def choose_library(flavour: Flavour | None = None) -> Library:
         ConfigError: no such flavour.
         BackendUnavailableError: it is not installed, does not import, or is too old.
     """
-    if flavour is not None and flavour not in NAMES:
-        raise ConfigError.unknown("flavour", str(flavour), NAMES)
+    if flavour is not None and flavour not in FLAVOURS:
+        raise ConfigError.unknown("flavour", str(flavour), FLAVOURS)
     broken = []
-    for candidate in (flavour,) if flavour is not None else NAMES:
+    for candidate in (flavour,) if flavour is not None else FLAVOURS:
         try:
             library = Library(importlib.import_module(candidate), candidate)
         except ModuleNotFoundError as error:
@@ -108,15 +112,15 @@ def choose_library(flavour: Flavour | None = None) -> Library:
         return library
     if broken:
         raise BackendUnavailableError("; ".join(broken))
-    raise BackendUnavailableError(f"{NAMES[flavour] if flavour else 'TensorRT'} is not installed. {how_to_install()}")
+    raise BackendUnavailableError(f"{TITLES[flavour] if flavour else 'TensorRT'} is not installed. {how_to_install()}")
 
 
 def how_to_install() -> str:
     """What brings TensorRT to this machine and to others."""
     if on_jetson():
         return (
-            "On this Jetson it comes with JetPack (sudo apt install nvidia-jetpack); a virtual environment sees it when "
-            "made with: python3 -m venv --system-site-packages"
+            "On this Jetson it comes with JetPack (sudo apt install nvidia-jetpack); a virtual environment sees it "
+            "when made with: python3 -m venv --system-site-packages"
         )
     return (
         "Jetson: it comes with JetPack, and a virtual environment sees it when made with --system-site-packages. "

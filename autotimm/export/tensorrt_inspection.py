@@ -45,26 +45,18 @@ class Precisions:
         if needed is not None and not self.layers.get(needed):
             found = ", ".join(f"{count} {name}" for name, count in self.layers.items())
             raise ExportError(
-                f"{onnx_path}: {asked} was asked for, but {library} built no layer in it (layers: {found or 'none'}; read "
-                f"from the {self.source}); this GPU may lack it: export with another --precision"
+                f"{onnx_path}: {asked} was asked for, but {library} built no layer in it (layers: {found or 'none'}; "
+                f"read from the {self.source}); this GPU may lack it: export with another --precision"
             )
 
 
 def precisions_of(trt: Any, logger: Any, plan: Any, network: Any) -> Precisions:
     """Look into the engine where it can be loaded here, else at the network it was built from."""
-    texts: list[str] = []
-    try:
-        engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
-        if engine is not None:
-            text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-            texts = [str(layer) for layer in _layers(text)]
-            found = Counter(name for layer in _layers(text) for name in _types_of(layer))
-            if found:
-                return Precisions(_sorted(found), "engine")
-    except Exception as error:  # without a device: whatever this version raises
-        texts.append(type(error).__name__)
-    reason = "the inspector names no types" if texts else "it cannot be loaded here, without a CUDA device it was built for"
-    counted: Counter[str] = Counter()
+    layers = _layers_of_engine(trt, logger, plan)
+    counted = Counter(name for layer in layers or () for name in _types_of(layer))
+    if counted:
+        return Precisions(_sorted(counted), "engine")
+    reason = "the inspector names no types" if layers else "the engine cannot be loaded here"
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.num_outputs and (name := type_name(str(layer.get_output(0).dtype))):
@@ -72,16 +64,24 @@ def precisions_of(trt: Any, logger: Any, plan: Any, network: Any) -> Precisions:
     return Precisions(_sorted(counted), f"parsed network (not inspected: {reason})")
 
 
+def _layers_of_engine(trt: Any, logger: Any, plan: Any) -> list[Any] | None:
+    """What the inspector tells of each layer; ``None`` where the engine cannot be loaded."""
+    try:
+        engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    except Exception:  # without a device each version raises something else, or nothing
+        return None
+    if engine is None:
+        return None
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    layers = json.loads(text).get("Layers", [])
+    return layers if isinstance(layers, list) else []
+
+
 def type_name(text: str) -> str:
-    """numpy's name of a type that a text of TensorRT speaks of; empty where it speaks of none."""
+    """The name that numpy has for a type that a text of TensorRT speaks of; empty where it speaks of none."""
     if re.search(r"UInt8|UINT8", text):
         return "uint8"
     return next((name for pattern, name in _NAMES if re.search(pattern, text)), "")
-
-
-def _layers(text: str) -> list[Any]:
-    layers = json.loads(text).get("Layers", [])
-    return layers if isinstance(layers, list) else []
 
 
 def _types_of(layer: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""What TensorRT says while it works, in our words: warnings once, known ones translated, errors with the node's stage."""
+"""What TensorRT says while it works, in our words: warnings once, errors with the stage of their node."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from typing import Any
 
 from autotimm.export.stages import IN_WORDS, layer_of, stage_of
 from autotimm.runtime.errors import one_line
-from autotimm.runtime.sidecar import Flavour
 
-_LOGGERS: dict[Flavour, Any] = {}
-"""TensorRT keeps the first logger of a process and ignores later ones, so there is one; each build empties it."""
-
+_RAISE_MINIMUM = "the smallest shapes of the profile do not fit together; raise them"
 _KNOWN: tuple[tuple[str, str], ...] = (
     # the beginning of a remark that a pattern becomes; an empty one is of no use to anyone
     (r"logger passed into create", ""),
@@ -23,7 +20,7 @@ _KNOWN: tuple[tuple[str, str], ...] = (
     (r"Make sure (?:input|output) .* has Int64 binding", ""),
     (r"EXPLICIT_BATCH.*(?:deprecated|ignored)", ""),
     (r"(?:Onnx|ONNX) model has been generated with", ""),
-    (r"kMIN values in profile .* not self-consistent", "the smallest shapes of the profile do not fit together; raise them"),
+    (r"kMIN values in profile .* not self-consistent", _RAISE_MINIMUM),
     (
         r"[Ll]ayer ?[Nn]orm.*(?:FP16|overflow)|(?:FP16|overflow).*[Ll]ayer ?[Nn]orm",
         "layer norms run in fp16 here, which may overflow: verify the engine on real images",
@@ -36,14 +33,16 @@ _KNOWN: tuple[tuple[str, str], ...] = (
         r"[Tt]iming cache.*(?:mismatch|differ|different|ignored|compatib)",
         "the timing cache was made on another GPU or version and was not used",
     ),
-    (r"(?:out of memory|[Ii]nsufficient memory|OutOfMemory).*(?:tactic|skip)|Skipping tactic .* memory",
-     "some kernels were left out for want of memory: a larger --workspace, or less on the GPU, may give a faster engine"),
+    (
+        r"(?:out of memory|[Ii]nsufficient memory|OutOfMemory).*(?:tactic|skip)|Skipping tactic .* memory",
+        "some kernels were left out for want of memory: a larger --workspace may give a faster engine",
+    ),
     (
         r"linked against .* but loaded",
         "TensorRT was built for another version of a CUDA library than the one it found; install the matching one",
     ),
-    (r"half2 support|platform does not support fast|no native (?:FP16|INT8)", "this GPU has no fast arithmetic of this precision"),
-)  # fmt: skip
+    (r"half2 support|platform does not support fast", "this GPU has no fast arithmetic of this precision"),
+)
 
 _WAYS_OUT = (
     ("NonMaxSuppression", "its NMS must be plain tensor operations: export with --target portable"),
@@ -51,7 +50,7 @@ _WAYS_OUT = (
     ("RoiAlign", "regions must be sampled by GridSample: export with --target portable"),
     ("NonZero", "export with --target portable"),
     ("K exceeds the maximum", "export with --candidates 3840 or fewer"),
-    ("not self-consistent", "the smallest shapes of the profile do not fit together; raise them"),
+    ("not self-consistent", _RAISE_MINIMUM),
     ("memory", "give it more memory: a larger --workspace, or end what else uses the GPU"),
 )
 _NODE = re.compile(r"[A-Za-z_][\w.]*/[A-Z]\w*_\d+")
@@ -83,30 +82,6 @@ class Problem:
         return f"{where}: {self.reason}" + (f"; {remedy}" if remedy else "")
 
 
-def logger_of(module: Any, flavour: Flavour) -> Any:
-    """The one logger of this process, emptied."""
-    if flavour not in _LOGGERS:
-        base = module.ILogger
-        problems = {base.WARNING, base.ERROR, base.INTERNAL_ERROR}
-
-        class Collector(base):  # type: ignore[misc, valid-type]
-            """Keeps warnings and errors; the rest is for TensorRT's developers."""
-
-            def __init__(self) -> None:
-                base.__init__(self)
-                self.warnings: list[str] = []
-                self.errors: list[str] = []
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in problems:
-                    (self.warnings if severity == base.WARNING else self.errors).append(str(message))
-
-        _LOGGERS[flavour] = Collector()
-    logger = _LOGGERS[flavour]
-    logger.warnings, logger.errors = [], []
-    return logger
-
-
 def remarks(warnings: Iterable[str]) -> tuple[str, ...]:
     """Warnings without repetition, in our words where we have them."""
     found: dict[str, None] = {}
@@ -125,7 +100,7 @@ def parser_problems(parser: Any, errors: list[str]) -> list[Problem]:
         parser: after a parse that failed.
         errors: what was logged meanwhile; 8.6 names the node only there.
     """
-    logged = re.findall(r'^\s*name: "([^"]*/[A-Z]\w*_\d+)"', "\n".join(errors), re.MULTILINE)
+    logged = re.findall(r'(?<!\w)name: "([^"]*/[A-Z]\w*_\d+)"', "\n".join(errors))
     problems = []
     for index in range(parser.num_errors):
         error = parser.get_error(index)

@@ -8,7 +8,7 @@ from typing import Any
 
 from autotimm.export.tensorrt_flavour import Library
 from autotimm.runtime.errors import ConfigError
-from autotimm.runtime.manifest import Manifest
+from autotimm.runtime.manifest import Manifest, Precision
 from autotimm.runtime.sidecar import ProfileRange
 
 Range = tuple[int, int, int]
@@ -46,11 +46,9 @@ class EngineOptions:
         """Those that were given, as plain JSON types; shapes and the timing cache are of no use to the engine."""
         left_out = ("batch", "height", "width", "timing_cache")
         default = asdict(EngineOptions())
-        return {
-            name: value for name, value in asdict(self).items() if name not in left_out and value != default[name]
-        }
+        return {name: value for name, value in asdict(self).items() if name not in left_out and value != default[name]}
 
-    def check(self, library: Library, manifest: Manifest) -> None:
+    def check(self, library: Library, precision: Precision) -> None:
         """Refuse what this version does not have, before anything is built.
 
         Raises:
@@ -73,14 +71,14 @@ class EngineOptions:
                 f"{library.name} has no hardware compatibility {self.hardware_compatibility!r}, "
                 f"only {', '.join(levels)} (same_compute_capability needs TensorRT 10.9)"
             )
-        self._check_dla(library, manifest)
+        self._check_dla(library, precision)
 
-    def _check_dla(self, library: Library, manifest: Manifest) -> None:
+    def _check_dla(self, library: Library, precision: Precision) -> None:
         if self.dla_core is None:
             return
         if library.dla_missing:
             raise ConfigError(f"dla_core is {self.dla_core}, but {library.dla_missing}")
-        if manifest.precision == "fp32":
+        if precision == "fp32":
             raise ConfigError("a DLA computes in fp16 and int8 only: export with --precision fp16, then build that")
 
 

@@ -71,7 +71,9 @@ class BuildProgress:
         if self._report is None:
             return
         with self._lock:
-            self._share = max(self._share, min(1.0, self._share_of(name)))  # phases may come again; a bar does not go back
+            self._share = max(
+                self._share, min(1.0, self._share_of(name))
+            )  # phases may come again; a bar does not go back
             share = self._share
         self._report(phase_in_words(name), share)
 
@@ -93,9 +95,6 @@ def monitor_of(module: Any, progress: BuildProgress) -> Any | None:
         return None
 
     class Monitor(base):  # type: ignore[misc, valid-type]
-        def __init__(self) -> None:
-            base.__init__(self)
-
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             progress.start(phase_name, parent_phase, num_steps)
 

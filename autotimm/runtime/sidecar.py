@@ -111,8 +111,8 @@ def read_sidecar(engine: str | os.PathLike[str]) -> str:
         json.loads(text)
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{engine}: {path.name} is not beside it; an engine needs it to be understood: copy both files, or build the "
-            "engine again with: autotimm build MODEL.onnx"
+            f"{engine}: {path.name} is not beside it, which says what the engine is: copy both files, or build it "
+            "again with: autotimm build MODEL.onnx"
         ) from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); build the engine again") from error

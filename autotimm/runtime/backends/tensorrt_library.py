@@ -52,7 +52,8 @@ def version_numbers(version: str) -> tuple[int, ...]:
 
 @functools.cache
 def logger_of(trt: Any) -> Any:
-    """The logger of a package: ``logger.problems`` are the last errors that it wrote, oldest first.
+    """The logger of a package: ``logger.problems`` are the last errors that it wrote, ``logger.warnings`` the last
+    warnings, oldest first.
 
     One for the whole process: TensorRT keeps the first that it is given for everything that comes later, and calls it
     even when nobody else refers to it any more.
@@ -62,10 +63,13 @@ def logger_of(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.problems: deque[str] = deque(maxlen=20)
+            self.warnings: deque[str] = deque(maxlen=200)
 
         def log(self, severity: Any, msg: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.problems.append(" ".join(msg.split()))
+            elif severity == trt.ILogger.WARNING:
+                self.warnings.append(" ".join(msg.split()))
 
     return Logger()
 
