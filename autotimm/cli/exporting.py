@@ -5,11 +5,26 @@ from __future__ import annotations
 import shlex
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
+from autotimm.cli.building import (
+    DlaCore,
+    FlavourOption,
+    Hardware,
+    HardwareOption,
+    OptimizationLevel,
+    ProfileBatch,
+    ProfileHeight,
+    ProfileWidth,
+    TimingCache,
+    VersionCompatible,
+    Workspace,
+    engine_or_kit,
+    given,
+)
 from autotimm.cli.console import err, out, working
 from autotimm.runtime.errors import VerificationError
 
@@ -21,6 +36,12 @@ class Format(str, Enum):
     """Formats of an artifact."""
 
     onnx = "onnx"
+    trt = "trt"
+
+    @property
+    def suffix(self) -> str:
+        """Of the file."""
+        return ".engine" if self is Format.trt else f".{self.value}"
 
 
 class Nms(str, Enum):
@@ -39,7 +60,10 @@ class Target(str, Enum):
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth; with --format trt an .onnx artifact too."),
+    ],
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
     target: Annotated[
@@ -68,26 +92,67 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; CHECKPOINT's name if absent.")
     ] = None,
+    kit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", rich_help_panel="TensorRT", help="Write what a device needs to build and verify there."
+        ),
+    ] = None,
+    flavour: FlavourOption = None,
+    profile_batch: ProfileBatch = None,
+    profile_height: ProfileHeight = None,
+    profile_width: ProfileWidth = None,
+    workspace: Workspace = None,
+    timing_cache: TimingCache = None,
+    version_compatible: VersionCompatible = False,
+    hardware_compatibility: HardwareOption = Hardware.none,
+    dla_core: DlaCore = None,
+    optimization_level: OptimizationLevel = None,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    path = output if output is not None else Path(checkpoint.with_suffix(f".{format.value}").name)
+    path = output if output is not None else Path(checkpoint.with_suffix(format.suffix).name)
     count = _batch(batch)
+    of_graph: dict[str, Any] = {
+        "batch": count,
+        "size": size,
+        "score_threshold": score_threshold,
+        "iou_threshold": iou_threshold,
+        "max_detections": max_detections,
+        "candidates": candidates,
+        "nms": nms.value,
+        "class_agnostic_nms": class_agnostic_nms,
+        "multi_label": multi_label,
+    }
+    of_engine: dict[str, Any] = {
+        "flavour": flavour.value if flavour is not None else None,
+        "profile_batch": profile_batch,
+        "profile_height": profile_height,
+        "profile_width": profile_width,
+        "workspace": workspace,
+        "timing_cache": timing_cache,
+        "version_compatible": version_compatible,
+        "hardware_compatibility": hardware_compatibility.value,
+        "dla_core": dla_core,
+        "optimization_level": optimization_level,
+    }
+    if format is Format.trt:
+        checking = {"verify": verify, "verify_images": verify_images}
+        engine_or_kit(checkpoint, path, kit, given(of_graph), of_engine, checking, named=output is not None)
+        return
+    foreign = [name for name in (*given(of_engine), *(["kit"] if kit else ())) if name != "flavour" or flavour]
+    if foreign:
+        raise typer.BadParameter(
+            f"{', '.join('--' + name.replace('_', '-') for name in foreign)}: only with --format trt",
+            param_hint="--format",
+        )
     with working(f"exporting {checkpoint.name}"):
         from autotimm.export import export_to_onnx
 
         manifest = export_to_onnx(
             checkpoint,
             path,
-            batch=count,
+            **of_graph,
             target=target.value,
-            size=size,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_detections=max_detections,
-            candidates=candidates,
-            nms=nms.value,
-            class_agnostic_nms=class_agnostic_nms,
-            multi_label=multi_label,
             verify_images=verify_images,
             verify=verify,
         )
@@ -104,17 +169,20 @@ def export(
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="The artifact to verify.")],
-    against: Annotated[Path, typer.Option(metavar="CHECKPOINT|ONNX", help="What it must be equal to.")],
+    against: Annotated[Path | None, typer.Option(metavar="CHECKPOINT|ONNX", help="What it must be equal to.")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Engines: the golden input and output of an edge kit instead.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of images to compare on.")] = None,
 ) -> None:
     """Compare an artifact with the model it was made from, and write the record into it."""
     with working(f"verifying {artifact.name}"):
         from autotimm.export import verify as run_verification
 
-        record = run_verification(artifact, against, images=images)
+        record = run_verification(artifact, against, golden=golden, images=images)
     print_verification(record)
     if record.status == "failed":
-        raise VerificationError(f"{artifact} does not give the answers of {against}: {record.reason}")
+        raise VerificationError(f"{artifact} does not give the answers of {golden or against}: {record.reason}")
 
 
 def print_verification(record: Verification) -> None:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autotimm.export.onnx import export_to_onnx
-    from autotimm.export.reverification import verify
+    from autotimm.export.tensorrt import export_to_tensorrt
+    from autotimm.export.verifying import verify
 
 _HOMES = {
     "export_to_onnx": "autotimm.export.onnx",
-    "verify": "autotimm.export.reverification",
+    "export_to_tensorrt": "autotimm.export.tensorrt",
+    "verify": "autotimm.export.verifying",
 }
 
-__all__ = ["export_to_onnx", "verify"]
+__all__ = ["export_to_onnx", "export_to_tensorrt", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from autotimm.export.delivery import described_by, write_verified
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import NmsForm
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
+from autotimm.export.opset import lower_opset, opset_of
 from autotimm.export.settings import ExportSettings, applied, evaluating
 from autotimm.export.stages import name_nodes_by_stage
 from autotimm.models.checkpoint import load_checkpoint
@@ -34,7 +35,7 @@ from autotimm.runtime.manifest import METADATA_KEY, Manifest, Target
 
 OPSET = 18
 """The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
-reads a newer one reads this one."""
+reads a newer one reads this one. What is written for every engine goes one lower: :mod:`autotimm.export.opset`."""
 
 
 def export_to_onnx(
@@ -98,6 +99,8 @@ def export_to_onnx(
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
         graph = compose(model, target=target, candidates=candidates, nms=nms)
         proto = _trace(graph, model, batch)
+        if target == "portable":
+            lower_opset(proto)  # where that is not possible it stays as it is, and its manifest says so
         manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch))
         return write_verified(
             model,
@@ -161,7 +164,7 @@ def _complete(manifest: Manifest, proto: onnx.ModelProto) -> Manifest:
     return replace(
         manifest,
         format="onnx",
-        opset=OPSET,
+        opset=opset_of(proto),
         hashes={**manifest.hashes, "graph_sha256": graph_digest(proto)},
         versions={**manifest.versions, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     )

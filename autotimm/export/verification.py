@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.export.candidates import CandidateComparison, candidates_of
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
 from autotimm.export.instance_comparison import compare_mask_probabilities, compare_masks_of_objects
-from autotimm.export.logits import LogitsComparison, logits_of
 from autotimm.export.tolerances import tolerance_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
@@ -20,6 +20,10 @@ from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.results import Classification, Detections
 from autotimm.runtime.segmentation_results import Instances, SemanticMask
 
+if TYPE_CHECKING:  # they need torch, which is not there where an engine is verified
+    from autotimm.export.candidates import CandidateComparison
+    from autotimm.export.logits import LogitsComparison
+
 
 def verify_artifact(
     artifact: str | Path,
@@ -28,6 +32,7 @@ def verify_artifact(
     pictures: Pictures,
     compare_candidates: CandidateComparison | None = None,
     compare_logits: LogitsComparison | None = None,
+    artifact_predictor: Predictor | None = None,
 ) -> Verification:
     """Compare an artifact with a reference, image by image.
 
@@ -37,6 +42,7 @@ def verify_artifact(
         pictures: the images to compare on; see :func:`autotimm.runtime.pictures.choose_pictures`.
         compare_candidates: detection: compares what enters NMS as well.
         compare_logits: semantic segmentation: compares what the best class is chosen by as well.
+        artifact_predictor: a predictor of the artifact, where it is open already; it stays open.
 
     Returns:
         The record, with status ``passed`` or ``failed``.
@@ -45,7 +51,7 @@ def verify_artifact(
         VerificationError: the two are not the same model, or there was nothing to compare.
     """
     differences = Differences()
-    with load(artifact) as opened:
+    with nullcontext(artifact_predictor) if artifact_predictor is not None else load(artifact) as opened:
         check_same_model(Path(artifact), opened.manifest, reference.manifest)
         # what a multi-label graph lists is for consumers without this runtime, which goes by the probabilities
         predictor, reference = (Predictor(one.backend, one.manifest, lists_best=True) for one in (opened, reference))
@@ -61,10 +67,14 @@ def verify_artifact(
             for pixels in prepared:
                 compare_mask_probabilities(differences, reference, predictor, pixels)
     if compare_candidates is not None:
+        from autotimm.export.candidates import candidates_of
+
         candidates = candidates_of(Path(artifact))
         for pixels in prepared:
             compare_candidates(differences, pixels, candidates(pixels))
     if compare_logits is not None:
+        from autotimm.export.logits import logits_of
+
         logits = logits_of(Path(artifact))
         for pixels in prepared:
             compare_logits(differences, pixels, logits(pixels))
@@ -117,7 +127,12 @@ def _note_shares(differences: Differences) -> None:
 
 
 def _two_if_free(predictor: Predictor) -> int | None:
-    return 2 if predictor.fixed_batch is None else None
+    if predictor.fixed_batch is not None:
+        return None
+    engine = predictor.manifest.engine
+    if engine is None:
+        return 2
+    return max(min(2, part.maximum[0]) for part in engine.profile.values())
 
 
 _IN_WORDS: dict[Task, str] = {

@@ -12,19 +12,22 @@ from autotimm.runtime.errors import ArtifactError
 from autotimm.runtime.manifest import Manifest
 from autotimm.runtime.predictor import Predictor
 
-_BACKENDS = {".onnx": "onnxruntime"}
+_BACKENDS = {".onnx": "onnxruntime", ".engine": "tensorrt", ".plan": "tensorrt"}
 """The module in :mod:`autotimm.runtime.backends` that runs the artifacts of a suffix. Each has ``open_backend(path, *,
 provider, threads)`` and ``read_manifest_text(path)``."""
+_PROVIDERS = {".engine": "cuda", ".plan": "cuda"}
+"""What an artifact of a suffix runs on where nobody says; the others run on the CPU."""
 SUFFIXES = tuple(_BACKENDS)
 """File name endings of the artifacts that this version runs."""
 
 
-def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | None = None) -> Predictor:
+def load(path: str | os.PathLike[str], *, provider: str | None = None, threads: int | None = None) -> Predictor:
     """Load an artifact for prediction.
 
     Args:
         path: the artifact; its suffix says which engine runs it.
-        provider: the device or library to run on: cpu, cuda, tensorrt, coreml, openvino or directml.
+        provider: the device or library to run on: cpu, cuda, tensorrt, coreml, openvino or directml. ``None`` is the
+            CPU for all but engines, which run on CUDA only.
         threads: threads of the engine; ``None`` leaves the choice to it.
 
     Raises:
@@ -33,6 +36,7 @@ def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | 
         ConfigError: an unknown provider, or fewer than one thread.
     """
     artifact = _checked(path)
+    provider = provider or _PROVIDERS.get(artifact.suffix.lower(), "cpu")
     backend: Any = _engine_of(artifact).open_backend(artifact, provider=provider, threads=threads)
     try:
         return Predictor(backend, _parse(backend.manifest_text, artifact))

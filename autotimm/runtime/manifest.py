@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from autotimm.runtime.errors import ArtifactError, ConfigError
 from autotimm.runtime.preprocess import Preprocess
+from autotimm.runtime.sidecar import EngineRecord
 
 SCHEMA = "autotimm.manifest/1"
 METADATA_KEY = "autotimm"
@@ -88,12 +89,16 @@ class Manifest:
     created: str = ""
     """UTC, ISO 8601."""
     verification: Verification = Verification()
+    engine: EngineRecord | None = None
+    """Engines only: where and how it was built."""
     schema: str = SCHEMA
 
     def to_json(self) -> str:
         """Serialise; the inverse of :meth:`from_json`."""
         data = asdict(self)
         data["preprocess"] = self.preprocess.to_dict()
+        if self.engine is None:
+            del data["engine"]
         return json.dumps(data, indent=1, ensure_ascii=False)
 
     @classmethod
@@ -134,6 +139,8 @@ class Manifest:
             known["palette"] = tuple((int(red), int(green), int(blue)) for red, green, blue in data["palette"])
             if len(known["palette"]) != len(known["class_names"]):
                 raise ValueError(f"{len(known['palette'])} colours for {len(known['class_names'])} classes")
+        if data.get("engine") is not None:
+            known["engine"] = EngineRecord.from_dict(data["engine"])
         record = data.get("verification", {})
         known["verification"] = Verification(
             **{name: record[name] for name in Verification.__dataclass_fields__ if name in record}
