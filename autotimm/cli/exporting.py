@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
 from autotimm.cli.console import err, out, working
-from autotimm.runtime.errors import VerificationError
+from autotimm.runtime.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
     from autotimm.runtime import Verification
@@ -21,6 +21,11 @@ class Format(str, Enum):
     """Formats of an artifact."""
 
     onnx = "onnx"
+    torchscript = "torchscript"
+
+
+SUFFIXES = {Format.onnx: ".onnx", Format.torchscript: ".pt"}
+"""What the name of an artifact ends in."""
 
 
 class Nms(str, Enum):
@@ -43,8 +48,12 @@ def export(
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
     target: Annotated[
-        Target, typer.Option(help="onnxruntime: what is fastest there. portable: what every engine runs.")
-    ] = Target.onnxruntime,
+        Target | None,
+        typer.Option(
+            help="onnxruntime: what is fastest there. portable: what every engine runs.",
+            show_default="onnxruntime for ONNX, else portable",
+        ),
+    ] = None,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Network input size.")] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Detections below it are dropped.")] = None,
     iou_threshold: Annotated[float | None, typer.Option(help="NMS drops the lower of two boxes above it.")] = None,
@@ -70,32 +79,39 @@ def export(
     ] = None,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    path = output if output is not None else Path(checkpoint.with_suffix(f".{format.value}").name)
-    count = _batch(batch)
+    path = output if output is not None else Path(checkpoint.with_suffix(SUFFIXES[format]).name)
+    options: dict[str, Any] = {
+        "batch": _batch(batch),
+        "size": size,
+        "score_threshold": score_threshold,
+        "iou_threshold": iou_threshold,
+        "max_detections": max_detections,
+        "candidates": candidates,
+        "class_agnostic_nms": class_agnostic_nms,
+        "multi_label": multi_label,
+        "verify_images": verify_images,
+        "verify": verify,
+    }
+    if format is Format.torchscript:
+        _check_portable(target, nms)
+        if checkpoint.exists() and path.exists() and path.samefile(checkpoint):
+            raise ConfigError(f"{path}: would be written over the checkpoint; name another file with -o")
     with working(f"exporting {checkpoint.name}"):
-        from autotimm.export import export_to_onnx
+        if format is Format.torchscript:
+            from autotimm.export import export_to_torchscript
 
-        manifest = export_to_onnx(
-            checkpoint,
-            path,
-            batch=count,
-            target=target.value,
-            size=size,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_detections=max_detections,
-            candidates=candidates,
-            nms=nms.value,
-            class_agnostic_nms=class_agnostic_nms,
-            multi_label=multi_label,
-            verify_images=verify_images,
-            verify=verify,
-        )
+            manifest = export_to_torchscript(checkpoint, path, **options)
+        else:
+            from autotimm.export import export_to_onnx
+
+            target = target or Target.onnxruntime
+            manifest = export_to_onnx(checkpoint, path, target=target.value, nms=nms.value, **options)
     height, width = manifest.preprocess.size
     megabytes = path.stat().st_size / 1e6
+    written = f"opset {manifest.opset}" if manifest.opset else manifest.format
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-        f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB"
+        f"batch {batch}, {written}, {megabytes:.1f} MB"
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
     print_verification(manifest.verification)
@@ -104,7 +120,7 @@ def export(
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="The artifact to verify.")],
-    against: Annotated[Path, typer.Option(metavar="CHECKPOINT|ONNX", help="What it must be equal to.")],
+    against: Annotated[Path, typer.Option(metavar="CHECKPOINT|ARTIFACT", help="What it must be equal to.")],
     images: Annotated[Path | None, typer.Option(help="Folder of images to compare on.")] = None,
 ) -> None:
     """Compare an artifact with the model it was made from, and write the record into it."""
@@ -127,6 +143,18 @@ def print_verification(record: Verification) -> None:
         out.print(
             "  nothing was detected on these images: what was compared are the candidates before thresholds and NMS"
         )
+
+
+def _check_portable(target: Target | None, nms: Nms) -> None:
+    """Refuse the options of ONNX Runtime for a file that it does not run.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if target is Target.onnxruntime:
+        raise ConfigError("--target onnxruntime is for ONNX: a TorchScript artifact is always portable")
+    if nms is Nms.operator:
+        raise ConfigError("--nms operator is ONNX Runtime's own: a TorchScript artifact has --nms tensor")
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from autotimm.export.onnx import export_to_onnx
     from autotimm.export.reverification import verify
+    from autotimm.export.torchscript import export_to_torchscript
 
 _HOMES = {
     "export_to_onnx": "autotimm.export.onnx",
+    "export_to_torchscript": "autotimm.export.torchscript",
     "verify": "autotimm.export.reverification",
 }
 
-__all__ = ["export_to_onnx", "verify"]
+__all__ = ["export_to_onnx", "export_to_torchscript", "verify"]
 
 
 def __getattr__(name: str) -> Any:

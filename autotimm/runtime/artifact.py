@@ -12,7 +12,7 @@ from autotimm.runtime.errors import ArtifactError
 from autotimm.runtime.manifest import Manifest
 from autotimm.runtime.predictor import Predictor
 
-_BACKENDS = {".onnx": "onnxruntime"}
+_BACKENDS = {".onnx": "onnxruntime", ".pt": "torchscript"}
 """The module in :mod:`autotimm.runtime.backends` that runs the artifacts of a suffix. Each has ``open_backend(path, *,
 provider, threads)`` and ``read_manifest_text(path)``."""
 SUFFIXES = tuple(_BACKENDS)
@@ -24,7 +24,8 @@ def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | 
 
     Args:
         path: the artifact; its suffix says which engine runs it.
-        provider: the device or library to run on: cpu, cuda, tensorrt, coreml, openvino or directml.
+        provider: the device or library to run on: cpu or cuda; for ONNX Runtime also tensorrt, coreml, openvino or
+            directml.
         threads: threads of the engine; ``None`` leaves the choice to it.
 
     Raises:
@@ -35,7 +36,7 @@ def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | 
     artifact = _checked(path)
     backend: Any = _engine_of(artifact).open_backend(artifact, provider=provider, threads=threads)
     try:
-        return Predictor(backend, _parse(backend.manifest_text, artifact))
+        return Predictor(backend, Manifest.of_artifact(backend.manifest_text, artifact))
     except ArtifactError as error:
         backend.close()
         if str(error).startswith(str(artifact)):
@@ -51,7 +52,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         BackendUnavailableError: the library that reads the format is not installed.
     """
     artifact = _checked(path)
-    return _parse(_engine_of(artifact).read_manifest_text(artifact), artifact)
+    return Manifest.of_artifact(_engine_of(artifact).read_manifest_text(artifact), artifact)
 
 
 def is_artifact(path: str | os.PathLike[str]) -> bool:
@@ -70,12 +71,3 @@ def _checked(path: str | os.PathLike[str]) -> Path:
 
 def _engine_of(artifact: Path) -> ModuleType:
     return importlib.import_module(f"autotimm.runtime.backends.{_BACKENDS[artifact.suffix.lower()]}")
-
-
-def _parse(text: str | None, artifact: Path) -> Manifest:
-    if text is None:
-        raise ArtifactError(
-            f"{artifact}: has no AutoTimm manifest, so it was not exported by AutoTimm; "
-            "make an artifact with: autotimm export CHECKPOINT --format onnx"
-        )
-    return Manifest.from_json(text, str(artifact))
