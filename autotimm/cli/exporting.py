@@ -26,7 +26,7 @@ from autotimm.cli.building import (
     given,
 )
 from autotimm.cli.console import err, out, working
-from autotimm.runtime.errors import VerificationError
+from autotimm.runtime.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
     from autotimm.runtime import Verification
@@ -36,12 +36,12 @@ class Format(str, Enum):
     """Formats of an artifact."""
 
     onnx = "onnx"
+    torchscript = "torchscript"
     trt = "trt"
 
-    @property
-    def suffix(self) -> str:
-        """Of the file."""
-        return ".engine" if self is Format.trt else f".{self.value}"
+
+SUFFIXES = {Format.onnx: ".onnx", Format.torchscript: ".pt", Format.trt: ".engine"}
+"""What the name of an artifact ends in."""
 
 
 class Nms(str, Enum):
@@ -67,8 +67,12 @@ def export(
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
     target: Annotated[
-        Target, typer.Option(help="onnxruntime: what is fastest there. portable: what every engine runs.")
-    ] = Target.onnxruntime,
+        Target | None,
+        typer.Option(
+            help="onnxruntime: what is fastest there. portable: what every engine runs.",
+            show_default="onnxruntime for ONNX, else portable",
+        ),
+    ] = None,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Network input size.")] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Detections below it are dropped.")] = None,
     iou_threshold: Annotated[float | None, typer.Option(help="NMS drops the lower of two boxes above it.")] = None,
@@ -110,19 +114,18 @@ def export(
     optimization_level: OptimizationLevel = None,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    path = output if output is not None else Path(checkpoint.with_suffix(format.suffix).name)
-    count = _batch(batch)
+    path = output if output is not None else Path(checkpoint.with_suffix(SUFFIXES[format]).name)
     of_graph: dict[str, Any] = {
-        "batch": count,
+        "batch": _batch(batch),
         "size": size,
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
         "max_detections": max_detections,
         "candidates": candidates,
-        "nms": nms.value,
         "class_agnostic_nms": class_agnostic_nms,
         "multi_label": multi_label,
     }
+    checking = {"verify": verify, "verify_images": verify_images}
     of_engine: dict[str, Any] = {
         "flavour": flavour.value if flavour is not None else None,
         "profile_batch": profile_batch,
@@ -135,32 +138,35 @@ def export(
         "dla_core": dla_core,
         "optimization_level": optimization_level,
     }
+    if format is not Format.onnx:
+        _check_portable(target, nms, format)
     if format is Format.trt:
-        checking = {"verify": verify, "verify_images": verify_images}
         engine_or_kit(checkpoint, path, kit, given(of_graph), of_engine, checking, named=output is not None)
         return
-    foreign = [name for name in (*given(of_engine), *(["kit"] if kit else ())) if name != "flavour" or flavour]
+    foreign = [*given(of_engine), *(["kit"] if kit else ())]
     if foreign:
         raise typer.BadParameter(
             f"{', '.join('--' + name.replace('_', '-') for name in foreign)}: only with --format trt",
             param_hint="--format",
         )
+    if checkpoint.exists() and path.exists() and path.samefile(checkpoint):
+        raise ConfigError(f"{path}: would be written over the checkpoint; name another file with -o")
     with working(f"exporting {checkpoint.name}"):
-        from autotimm.export import export_to_onnx
+        if format is Format.torchscript:
+            from autotimm.export import export_to_torchscript
 
-        manifest = export_to_onnx(
-            checkpoint,
-            path,
-            **of_graph,
-            target=target.value,
-            verify_images=verify_images,
-            verify=verify,
-        )
+            manifest = export_to_torchscript(checkpoint, path, **of_graph, **checking)
+        else:
+            from autotimm.export import export_to_onnx
+
+            chosen = (target or Target.onnxruntime).value
+            manifest = export_to_onnx(checkpoint, path, target=chosen, nms=nms.value, **of_graph, **checking)
     height, width = manifest.preprocess.size
     megabytes = path.stat().st_size / 1e6
+    written = f"opset {manifest.opset}" if manifest.opset else manifest.format
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-        f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB"
+        f"batch {batch}, {written}, {megabytes:.1f} MB"
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
     print_verification(manifest.verification)
@@ -169,7 +175,9 @@ def export(
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="The artifact to verify.")],
-    against: Annotated[Path | None, typer.Option(metavar="CHECKPOINT|ONNX", help="What it must be equal to.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="CHECKPOINT|ARTIFACT", help="What it must be equal to.")
+    ] = None,
     golden: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Engines: the golden input and output of an edge kit instead.")
     ] = None,
@@ -195,6 +203,19 @@ def print_verification(record: Verification) -> None:
         out.print(
             "  nothing was detected on these images: what was compared are the candidates before thresholds and NMS"
         )
+
+
+def _check_portable(target: Target | None, nms: Nms, format: Format) -> None:  # noqa: A002
+    """Refuse the options of ONNX Runtime for a file that it does not run.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    what = {Format.torchscript: "a TorchScript artifact", Format.trt: "an engine"}[format]
+    if target is Target.onnxruntime:
+        raise ConfigError(f"--target onnxruntime is for ONNX: {what} is always portable")
+    if nms is Nms.operator:
+        raise ConfigError(f"--nms operator is ONNX Runtime's own: {what} has --nms tensor")
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -4,33 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
+
+from autotimm.runtime.artifact import read_manifest
 
 InternalValues = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.generic]]]
 """From prepared pixels ``[H, W, 3]`` to the values of one image, by name."""
+_Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.generic]]]
+"""From a batch ``[N, H, W, 3]`` to the values of it."""
 
 
 def internal_values(artifact: Path, names: Sequence[str]) -> InternalValues:
     """A function to the values of these names, which are no outputs of the artifact.
 
     Args:
-        artifact: an ``.onnx`` artifact; the values are named inside its graph, and here they are made outputs.
+        artifact: the file; its suffix says how the values are got at.
         names: from :attr:`ExportGraph.internal_names`.
     """
+    run = _of_torchscript(artifact, len(names)) if artifact.suffix.lower() == ".pt" else _of_onnx(artifact, names)
+    batch = read_manifest(artifact).inputs[0].shape[0]
+    copies = batch if isinstance(batch, int) else 1
+
+    def of_one(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        values = run(np.repeat(pixels[None], copies, axis=0))
+        return {name: value[0] for name, value in zip(names, values, strict=True)}
+
+    return of_one
+
+
+def _of_onnx(artifact: Path, names: Sequence[str]) -> _Run:
+    """The values are named inside the graph, and here they are made outputs."""
+    import onnx
+    import onnxruntime
+
     proto = onnx.load(artifact)
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the added outputs carry no type, which ONNX Runtime mentions and then infers
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    batch = session.get_inputs()[0].shape[0]
-    copies = batch if isinstance(batch, int) else 1
+    session: Any = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(list(names), {"images": images})
 
-    def run(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        values = session.run(list(names), {"images": np.repeat(pixels[None], copies, axis=0)})
-        return {name: value[0] for name, value in zip(names, values, strict=True)}
+
+def _of_torchscript(artifact: Path, count: int) -> _Run:
+    """The module has a method that gives them after the outputs; it is run as it stands in the file."""
+    import torch
+
+    from autotimm.runtime.backends.torchscript import load_module
+
+    module = load_module(artifact)
+
+    def run(images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
+        with torch.inference_mode():
+            return [value.numpy() for value in module.values(torch.from_numpy(images))[-count:]]
 
     return run

@@ -24,7 +24,7 @@ from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import NmsForm
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
 from autotimm.export.opset import lower_opset, opset_of
-from autotimm.export.settings import ExportSettings, applied, evaluating
+from autotimm.export.settings import ExportSettings, applied, check_batch, evaluating
 from autotimm.export.stages import name_nodes_by_stage
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.task import TaskModel
@@ -90,8 +90,7 @@ def export_to_onnx(
     path = Path(path)
     if path.suffix != ".onnx":
         raise ConfigError(f"{path}: the name of an ONNX artifact ends in .onnx")
-    if batch != "dynamic" and batch < 1:
-        raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
+    check_batch(batch)
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
@@ -105,7 +104,7 @@ def export_to_onnx(
         return write_verified(
             model,
             _complete(manifest, proto),
-            partial(_write, proto),
+            partial(write_onnx, proto),
             path=path,
             temporary=temporary,
             verify=verify,
@@ -170,7 +169,12 @@ def _complete(manifest: Manifest, proto: onnx.ModelProto) -> Manifest:
     )
 
 
-def _write(proto: onnx.ModelProto, manifest: Manifest, path: Path) -> None:
+def write_onnx(proto: onnx.ModelProto, manifest: Manifest, path: Path) -> None:
+    """Write a model with this manifest in it.
+
+    Raises:
+        ExportError: it is larger than an ONNX file can be.
+    """
     embed_manifest(proto, manifest)
     try:
         onnx.save(proto, path)

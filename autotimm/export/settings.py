@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from autotimm.models.detection import DetectionModel
 from autotimm.models.task import TaskModel
@@ -37,6 +38,16 @@ class ExportSettings:
             class_agnostic_nms=bool(choices.get("class_agnostic_nms")) if choices else None,
             multi_label=bool(choices.get("multi_label")) if choices else None,
         )
+
+
+def check_batch(batch: int | Literal["dynamic"]) -> None:
+    """Refuse what is no number of images.
+
+    Raises:
+        ConfigError: fewer than one.
+    """
+    if batch != "dynamic" and batch < 1:
+        raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
 
 
 @contextmanager

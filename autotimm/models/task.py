@@ -267,10 +267,23 @@ class TaskModel(TrainableModule):
         return Path(path)
 
     def export(self, path: str | Path, **options: Any) -> Manifest:
-        """Write this model as a verified ONNX artifact: :func:`autotimm.export.export_to_onnx`."""
-        from autotimm.export import export_to_onnx
+        """Write this model as a verified artifact of the format that the name ends in.
 
-        return export_to_onnx(self, path, **options)
+        Args:
+            path: ``.onnx`` (:func:`autotimm.export.export_to_onnx`) or ``.pt``
+                (:func:`autotimm.export.export_to_torchscript`).
+            options: of that function.
+
+        Raises:
+            ConfigError: another ending.
+        """
+        from autotimm.export import export_to_onnx, export_to_torchscript
+
+        exporters = {".onnx": export_to_onnx, ".pt": export_to_torchscript}
+        suffix = Path(path).suffix
+        if suffix not in exporters:
+            raise ConfigError(f"{path}: the name of an artifact ends in {' or '.join(exporters)}, not in {suffix!r}")
+        return exporters[suffix](self, path, **options)
 
 
 def _placeholder_names(num_classes: int) -> tuple[str, ...]:

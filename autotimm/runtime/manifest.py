@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from autotimm.runtime.errors import ArtifactError, ConfigError
@@ -127,6 +128,24 @@ class Manifest:
             return cls._from_dict(data)
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise ArtifactError(f"{where}: the manifest is damaged ({error}); export the model again") from error
+
+    @classmethod
+    def of_artifact(cls, text: str | None, artifact: Path) -> Manifest:
+        """Parse the manifest that was found in an artifact.
+
+        Args:
+            text: the JSON text; ``None`` where there was none.
+            artifact: the file.
+
+        Raises:
+            ArtifactError: as :meth:`from_json` does, or there was none.
+        """
+        if text is None:
+            raise ArtifactError(
+                f"{artifact}: has no AutoTimm manifest, so it was not exported by AutoTimm; make an artifact with: "
+                f"autotimm export CHECKPOINT --format {'torchscript' if artifact.suffix == '.pt' else 'onnx'}"
+            )
+        return cls.from_json(text, str(artifact))
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Manifest:
