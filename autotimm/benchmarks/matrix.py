@@ -96,7 +96,7 @@ class Exports:
 def fill(exports: Exports, model: str, form: Format, precision: Precision, mode: str) -> Cell:
     """Export one combination; what goes wrong is the content of the cell."""
     start = time.perf_counter()
-    where = {"model": model, "format": form, "precision": precision, "input": mode}
+    where: dict[str, Any] = {"model": model, "format": form, "precision": precision, "input": mode}
     try:
         manifest, path = exports.export(form, precision, mode)
     except (ConfigError, BackendUnavailableError) as error:

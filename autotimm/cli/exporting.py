@@ -125,7 +125,7 @@ def export(
         "class_agnostic_nms": class_agnostic_nms,
         "multi_label": multi_label,
     }
-    checking = {"verify": verify, "verify_images": verify_images}
+    checking: dict[str, Any] = {"verify": verify, "verify_images": verify_images}
     of_engine: dict[str, Any] = {
         "flavour": flavour.value if flavour is not None else None,
         "profile_batch": profile_batch,
@@ -159,8 +159,8 @@ def export(
         else:
             from autotimm.export import export_to_onnx
 
-            chosen = (target or Target.onnxruntime).value
-            manifest = export_to_onnx(checkpoint, path, target=chosen, nms=nms.value, **of_graph, **checking)
+            of_graph["target"] = (target or Target.onnxruntime).value
+            manifest = export_to_onnx(checkpoint, path, nms=nms.value, **of_graph, **checking)
     height, width = manifest.preprocess.size
     megabytes = path.stat().st_size / 1e6
     written = f"opset {manifest.opset}" if manifest.opset else manifest.format

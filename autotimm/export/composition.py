@@ -7,6 +7,7 @@ from typing import Literal
 from autotimm.export.graph.classification import ClassificationGraph
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
+from autotimm.export.graph.image import ImageGraph
 from autotimm.export.graph.instance import InstanceGraph
 from autotimm.export.graph.semantic import SemanticGraph
 from autotimm.models.classifier import ImageClassifier
@@ -15,7 +16,7 @@ from autotimm.models.instance_segmentor import InstanceSegmentor
 from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.runtime.errors import ConfigError, ExportError
-from autotimm.runtime.manifest import Target
+from autotimm.runtime.manifest import InputMode, Target
 
 DEFAULT_CANDIDATES = 1000
 """Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo can have hundreds above it: with 300, the
@@ -25,6 +26,7 @@ verification on photos of COCO fails, since detections are lost (``--candidates 
 def compose(
     model: TaskModel,
     *,
+    input: InputMode = "batch",  # noqa: A002 (the option's name)
     target: Target = "onnxruntime",
     candidates: int | None = None,
     nms: Literal["auto"] | NmsForm = "auto",
@@ -33,6 +35,7 @@ def compose(
 
     Args:
         model: the model, with the size and the thresholds of the export.
+        input: ``"image"`` puts resizing and mapping back around those stages.
         target: the engines to choose the forms of the stages for.
         candidates: detection: how many of the best locations enter NMS.
         nms: detection: the form of NMS; ``"auto"`` goes by the target.
@@ -41,6 +44,13 @@ def compose(
         ConfigError: an option of detectors with another model.
         ExportError: a model without a graph.
     """
+    graph = _of_batches(model, target, candidates, nms)
+    return ImageGraph(graph, model.preprocess, target) if input == "image" else graph
+
+
+def _of_batches(
+    model: TaskModel, target: Target, candidates: int | None, nms: Literal["auto"] | NmsForm
+) -> ExportGraph:
     if isinstance(model, InstanceSegmentor):
         return InstanceGraph(model, detection_settings(model, target, candidates, nms))
     if isinstance(model, DetectionModel):

@@ -11,6 +11,7 @@ from pathlib import Path
 from autotimm.export.candidates import against_model
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph
+from autotimm.export.graph.image import ImageGraph
 from autotimm.export.logits import logits_against_model
 from autotimm.export.verification import verify_artifact
 from autotimm.models.detection import DetectionModel
@@ -29,9 +30,10 @@ Write = Callable[[Manifest, Path], None]
 def described_by(graph: ExportGraph, manifest: Manifest) -> Manifest:
     """A model's manifest with what the composition of the graph decided."""
     thresholds, postprocessing = dict(manifest.thresholds), dict(manifest.postprocessing)
-    if isinstance(graph, DetectionGraph):
-        thresholds["candidates"] = graph.settings.candidates
-        postprocessing["nms"] = graph.settings.nms
+    of_batches = graph.stages if isinstance(graph, ImageGraph) else graph
+    if isinstance(of_batches, DetectionGraph):
+        thresholds["candidates"] = of_batches.settings.candidates
+        postprocessing["nms"] = of_batches.settings.nms
     return replace(
         manifest,
         thresholds=thresholds,

@@ -22,6 +22,8 @@ from autotimm.export.composition import compose
 from autotimm.export.delivery import described_by, write_verified
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import NmsForm
+from autotimm.export.graph.image import ImageGraph
+from autotimm.export.graph.image_operator import resize_antialiased_in_onnx
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
 from autotimm.export.opset import lower_opset, opset_of
 from autotimm.export.settings import ExportSettings, applied, check_batch, evaluating
@@ -31,7 +33,7 @@ from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import describe
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
-from autotimm.runtime.manifest import METADATA_KEY, Manifest, Target
+from autotimm.runtime.manifest import METADATA_KEY, InputMode, Manifest, Target
 
 OPSET = 18
 """The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
@@ -43,6 +45,7 @@ def export_to_onnx(
     path: str | Path,
     *,
     batch: int | Literal["dynamic"] = 1,
+    input: InputMode = "batch",  # noqa: A002 (the option's name)
     target: Target = "onnxruntime",
     size: tuple[int, int] | None = None,
     score_threshold: float | None = None,
@@ -61,6 +64,8 @@ def export_to_onnx(
         model: a model, or the path of a checkpoint.
         path: the ``.onnx`` file to write; it appears under this name only when it is complete and verified.
         batch: number of images the graph takes at once, or ``"dynamic"``.
+        input: ``"batch"`` takes images at the size of the network; ``"image"`` one image of any size, which it resizes
+            itself, and gives results in the pixels of that image.
         target: ``"onnxruntime"`` chooses what is fastest there, ``"portable"`` only what every engine runs, TensorRT
             included.
         size: ``(height, width)`` of the network input; the model's own where absent.
@@ -90,17 +95,17 @@ def export_to_onnx(
     path = Path(path)
     if path.suffix != ".onnx":
         raise ConfigError(f"{path}: the name of an ONNX artifact ends in .onnx")
-    check_batch(batch)
+    check_batch(batch, input)
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
     # A path that cannot be written is found out before the graph is traced, which takes seconds.
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
-        graph = compose(model, target=target, candidates=candidates, nms=nms)
+        graph = compose(model, input=input, target=target, candidates=candidates, nms=nms)
         proto = _trace(graph, model, batch)
         if target == "portable":
             lower_opset(proto)  # where that is not possible it stays as it is, and its manifest says so
-        manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch))
+        manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch, input))
         return write_verified(
             model,
             _complete(manifest, proto),
@@ -115,7 +120,10 @@ def export_to_onnx(
 def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
     """Run torch's exporter and take out what only a debugger of the exporter wants."""
     height, width = model.preprocess.size
-    images = torch.zeros(2 if batch == "dynamic" else batch, height, width, 3, dtype=torch.uint8, device=model.device)
+    shape, free = (2 if batch == "dynamic" else batch, height, width, 3), {0: "batch"} if batch == "dynamic" else {}
+    if isinstance(graph, ImageGraph):  # a size that no other dimension has
+        shape, free = (2 * height + 1, 2 * width + 3, 3), {0: "height", 1: "width"}
+    images = torch.zeros(shape, dtype=torch.uint8, device=model.device)
     graph.to(model.device).eval()
     try:
         with torch.no_grad(), _quiet():
@@ -124,10 +132,13 @@ def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]
                 (images,),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["images"],
+                input_names=["image" if isinstance(graph, ImageGraph) else "images"],
                 output_names=[*graph.output_names, *graph.internal_names],
-                dynamic_shapes=({0: torch.export.Dim("batch")},) if batch == "dynamic" else None,
-                custom_translation_table={torch.ops.autotimm.keep_by_nms.default: keep_by_nms_in_onnx},
+                dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in free.items()},) if free else None,
+                custom_translation_table={
+                    torch.ops.autotimm.keep_by_nms.default: keep_by_nms_in_onnx,
+                    torch.ops.autotimm.resize_antialiased.default: resize_antialiased_in_onnx,
+                },
                 verbose=False,
             )
     except Exception as error:
