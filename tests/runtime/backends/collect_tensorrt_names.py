@@ -26,7 +26,9 @@ OUTPUT = Path(__file__).with_name("tensorrt_names.json")
 Names = dict[str, set[str]]
 """The attributes of each class of a module; its own names under the empty string."""
 
-_OF_LIBRARIES = r"\w+_INTERNAL|get\w*PluginRegistry|getNvOnnxParserVersion|initLibNvInferPlugins|_ZN\d+nv(uff|caffe)parser\w*"
+_OF_LIBRARIES = (
+    r"\w+_INTERNAL|get\w*PluginRegistry|getNvOnnxParserVersion|initLibNvInferPlugins|_ZN\d+nv(uff|caffe)parser\w*"
+)
 _UNUSED = r"IAlgorithm|IPlugin|Plugin|V2|Uff|Caffe|nvinfer|I[A-Z][A-Za-z]*Layer|IInt8|Weights|Permutation"
 """Classes that AutoTimm has no use for: plugins, calibrators, parsers of old formats, layers that parsers make."""
 _KEPT_FUNCTIONS = r"cuda(Malloc|Free|Host|Memcpy|Stream|Event|Get|Set|Mem|Runtime|Driver|Device)\w*"

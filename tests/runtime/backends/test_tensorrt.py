@@ -183,12 +183,24 @@ def test_images_of_any_size_grow_the_buffers(make: Make, cuda: FakeCuda) -> None
 @pytest.mark.parametrize(
     ("plan", "shape", "said"),
     [
-        (COLORS, (9, 4, 6, 3), "[9, 4, 6, 3], but the engine was built for [1, 4, 6, 3] to [8, 4, 6, 3]; give it 1 to 8 "),
+        (
+            COLORS,
+            (9, 4, 6, 3),
+            "[9, 4, 6, 3], but the engine was built for [1, 4, 6, 3] to [8, 4, 6, 3]; give it 1 to 8 ",
+        ),
         (COLORS, (1, 4, 7, 3), "give it input of such a shape"),
         (COLORS, (4, 6, 3), "images is [4, 6, 3]"),
-        (BRIGHT, (65, 4, 3), "image is [65, 4, 3], but the engine was built for [2, 2, 3] to [64, 64, 3]; give it an image"),
+        (
+            BRIGHT,
+            (65, 4, 3),
+            "image is [65, 4, 3], but the engine was built for [2, 2, 3] to [64, 64, 3]; give it an image",
+        ),
         (BRIGHT, (1, 4, 3), "build it with a profile that holds this shape"),
-        ({**COLORS, "inputs": {"images": ["uint8", [2, 4, 6, 3]]}}, (1, 4, 6, 3), "for exactly [2, 4, 6, 3]; give it 2 "),
+        (
+            {**COLORS, "inputs": {"images": ["uint8", [2, 4, 6, 3]]}},
+            (1, 4, 6, 3),
+            "for exactly [2, 4, 6, 3]; give it 2 ",
+        ),
     ],
 )
 def test_input_outside_the_profile(
@@ -327,7 +339,9 @@ def test_memory_that_runs_out(make: Make, pycuda: FakeCuda) -> None:
     backend = TensorRTBackend(make(BRIGHT))
     pycuda.fails_at = "mem_alloc"
     for _ in range(2):
-        with pytest.raises(ArtifactError, match=r"model\.engine: CUDA failed: mem_alloc failed: out of memory; if memory"):
+        with pytest.raises(
+            ArtifactError, match=r"model\.engine: CUDA failed: mem_alloc failed: out of memory; if memory"
+        ):
             backend.run(pixels(30, 30, 3))
     pycuda.fails_at = ""
     np.testing.assert_array_equal(backend.run(pixels(30, 30, 3))["mask"], bright(pixels(30, 30, 3))["mask"])
@@ -371,7 +385,9 @@ def test_engines_that_cannot_be_used(make: Make, pycuda: FakeCuda, change: dict[
 
 def test_a_side_that_tensorrt_does_not_know_is_held_to_the_manifest(make: Make, pycuda: FakeCuda) -> None:
     unknown = {**COLORS, "outputs": {**COLORS["outputs"], "scores": ["float32", [-1, -1]]}}
-    with pytest.raises(ArtifactError, match=r"output scores is \[8, 4\] .* but the manifest says scores float32\[batch, 2\]"):
+    with pytest.raises(
+        ArtifactError, match=r"output scores is \[8, 4\] .* but the manifest says scores float32\[batch, 2\]"
+    ):
         TensorRTBackend(make(unknown))
 
 

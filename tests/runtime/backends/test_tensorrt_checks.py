@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from autotimm.runtime import ArtifactError, BackendUnavailableError, Manifest, Preprocess, TensorSpec, load, read_manifest
+from autotimm.runtime import (
+    ArtifactError,
+    BackendUnavailableError,
+    Manifest,
+    Preprocess,
+    TensorSpec,
+    load,
+    read_manifest,
+)
 from autotimm.runtime.backends import cuda_buffers, cuda_python_memory, pycuda_memory
 from autotimm.runtime.backends.tensorrt_checks import check_device, check_record
 from autotimm.runtime.backends.tensorrt_library import import_tensorrt, version_numbers
@@ -65,7 +73,9 @@ def test_a_damaged_file_beside_it(engine: Path, text: str) -> None:
 
 def test_a_manifest_of_something_else(engine: Path) -> None:
     sidecar_of(engine).write_text(MANIFEST.to_json())
-    with pytest.raises(ArtifactError, match="says nothing about an engine; build it on this machine with autotimm build"):
+    with pytest.raises(
+        ArtifactError, match="says nothing about an engine; build it on this machine with autotimm build"
+    ):
         load(engine)
 
 
@@ -156,8 +166,9 @@ def test_without_tensorrt(engine: Path, monkeypatch: pytest.MonkeyPatch, flavour
     monkeypatch.setitem(sys.modules, other, SimpleNamespace(__version__="10.3.0"))  # type: ignore[arg-type]
     with pytest.raises(BackendUnavailableError) as caught:
         load(engine)
-    assert f"running model.engine needs {flavour}, which is not installed: pip install 'autotimm-deploy[{extra}]'" in str(
-        caught.value
+    assert (
+        f"running model.engine needs {flavour}, which is not installed: pip install 'autotimm-deploy[{extra}]'"
+        in str(caught.value)
     )
 
 
@@ -179,7 +190,9 @@ def test_tensorrt_without_its_libraries(tmp_path: Path, monkeypatch: pytest.Monk
 def test_without_a_library_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pycuda.driver", "cuda.bindings.runtime", "cuda.cudart"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BackendUnavailableError, match=r"needs pycuda or cuda-python.* pip install 'autotimm-deploy\[trt"):
+    with pytest.raises(
+        BackendUnavailableError, match=r"needs pycuda or cuda-python.* pip install 'autotimm-deploy\[trt"
+    ):
         cuda_buffers.open_device()
 
 
@@ -188,7 +201,9 @@ def test_pycuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(pycuda_memory, "load", load)
-    with pytest.raises(BackendUnavailableError, match=r"pycuda is installed, but CUDA does not start \(libcuda\.so\.1: "):
+    with pytest.raises(
+        BackendUnavailableError, match=r"pycuda is installed, but CUDA does not start \(libcuda\.so\.1: "
+    ):
         cuda_buffers.open_device()
 
 
@@ -197,7 +212,9 @@ def test_cuda_python_without_a_driver() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime")
     if runtime.cudaGetDeviceCount()[0] == runtime.cudaError_t.cudaSuccess:
         pytest.skip("this machine has a device")
-    with pytest.raises(BackendUnavailableError, match=r"cuda-python is installed, but CUDA does not start \(cudaError\w+: "):
+    with pytest.raises(
+        BackendUnavailableError, match=r"cuda-python is installed, but CUDA does not start \(cudaError\w+: "
+    ):
         cuda_python_memory.open_device(cuda_python_memory.load(), 0)
 
 
