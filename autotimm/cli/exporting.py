@@ -110,7 +110,7 @@ def export(
     optimization_level: OptimizationLevel = None,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    path = output if output is not None else Path(checkpoint.with_suffix(format.suffix).name)
+    path = output if output is not None else Path(f"{checkpoint.stem.removesuffix('.portable')}{format.suffix}")
     count = _batch(batch)
     of_graph: dict[str, Any] = {
         "batch": count,
