@@ -210,8 +210,8 @@ def no_driver(library: str, error: Exception) -> str:
         return f"{library} cannot start CUDA ({reason}); perhaps {FORKED}"
     return (
         f"{library} is installed, but CUDA does not start ({reason}): check that this machine has an NVIDIA GPU and a "
-        f"driver as new as the CUDA of {library} (nvidia-smi shows it), and that a container was started with --gpus all "
-        "or --runtime nvidia"
+        f"driver as new as the CUDA of {library} (nvidia-smi shows it), and that a container was started with --gpus "
+        "all or --runtime nvidia"
     )
 
 
