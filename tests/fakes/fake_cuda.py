@@ -1,7 +1,7 @@
 """A CUDA device in host memory, behind the names of pycuda and of cuda-python.
 
-Work on a stream waits until somebody synchronises it, so that what is read too early is not there yet. Every call needs the
-primary context to be current in its thread, and every address must lie in memory that is allocated, as on a device.
+Work on a stream waits until somebody synchronises it, so that what is read too early is not there yet. Every call needs
+the primary context to be current in its thread, and every address must lie in memory that is allocated, as on a device.
 """
 
 from __future__ import annotations
@@ -229,19 +229,10 @@ def pycuda_of(cuda: FakeCuda) -> dict[str, ModuleType]:
     return {"pycuda": package, "pycuda.driver": driver}
 
 
-class cudaError_t(enum.IntEnum):  # noqa: N801
-    """As in cuda-python."""
-
-    cudaSuccess = 0
-    cudaErrorMemoryAllocation = 2
-    cudaErrorInsufficientDriver = 35
-
-
-class cudaMemcpyKind(enum.IntEnum):  # noqa: N801
-    """As in cuda-python."""
-
-    cudaMemcpyHostToDevice = 1
-    cudaMemcpyDeviceToHost = 2
+CUDA_ERROR = enum.IntEnum(
+    "cudaError_t", {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2, "cudaErrorInsufficientDriver": 35}
+)
+MEMCPY_KIND = enum.IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
 
 
 def cuda_python_of(cuda: FakeCuda) -> dict[str, ModuleType]:
@@ -256,8 +247,8 @@ def cuda_python_of(cuda: FakeCuda) -> dict[str, ModuleType]:
             try:
                 cuda.enter(name)
             except MemoryError:
-                return (cudaError_t.cudaErrorMemoryAllocation, None)
-            return (cudaError_t.cudaSuccess, *function(*arguments))
+                return (CUDA_ERROR.cudaErrorMemoryAllocation, None)
+            return (CUDA_ERROR.cudaSuccess, *function(*arguments))
 
         setattr(runtime, name, answer)
 
@@ -267,30 +258,30 @@ def cuda_python_of(cuda: FakeCuda) -> dict[str, ModuleType]:
     @choice
     def cudaGetDeviceProperties(index: int) -> tuple[Any, ...]:  # noqa: N802
         if cuda.fails_at == "init":
-            return (cudaError_t.cudaErrorInsufficientDriver, None)
+            return (CUDA_ERROR.cudaErrorInsufficientDriver, None)
         major, minor = cuda.compute_capability
         name = b"Orin\0\0\0"
-        return cudaError_t.cudaSuccess, SimpleNamespace(
+        return CUDA_ERROR.cudaSuccess, SimpleNamespace(
             name=name, major=major, minor=minor, integrated=int(cuda.integrated)
         )
 
     @choice
     def cudaRuntimeGetVersion() -> tuple[Any, ...]:  # noqa: N802
-        return cudaError_t.cudaSuccess, 12060
+        return CUDA_ERROR.cudaSuccess, 12060
 
     @choice
-    def cudaGetErrorString(code: cudaError_t) -> tuple[Any, ...]:  # noqa: N802
-        return cudaError_t.cudaSuccess, b"CUDA driver version is insufficient for CUDA runtime version"
+    def cudaGetErrorString(code: int) -> tuple[Any, ...]:  # noqa: N802
+        return CUDA_ERROR.cudaSuccess, b"CUDA driver version is insufficient for CUDA runtime version"
 
     @choice
     def cudaGetDevice() -> tuple[Any, ...]:  # noqa: N802
-        return cudaError_t.cudaSuccess, getattr(chosen, "device", 3)
+        return CUDA_ERROR.cudaSuccess, getattr(chosen, "device", 3)
 
     @choice
     def cudaSetDevice(index: int) -> tuple[Any, ...]:  # noqa: N802
         chosen.device = index
         cuda.stack[:] = ["primary"] if index == 0 else []
-        return (cudaError_t.cudaSuccess,)
+        return (CUDA_ERROR.cudaSuccess,)
 
     @call
     def cudaMalloc(size: int) -> tuple[Any, ...]:  # noqa: N802
@@ -335,12 +326,12 @@ def cuda_python_of(cuda: FakeCuda) -> dict[str, ModuleType]:
 
     @call
     def cudaMemcpyAsync(to: int, source: int, size: int, kind: int, stream: int) -> tuple[Any, ...]:  # noqa: N802
-        cuda.check(source if kind == cudaMemcpyKind.cudaMemcpyHostToDevice else to, size, "pinned")
+        cuda.check(source if kind == MEMCPY_KIND.cudaMemcpyHostToDevice else to, size, "pinned")
         cuda.copy(stream, to, source, size)
         return ()
 
     constants = {"cudaHostAllocDefault": 0, "cudaHostAllocMapped": 2, "cudaStreamNonBlocking": 1}
-    for name, value in {**constants, "cudaError_t": cudaError_t, "cudaMemcpyKind": cudaMemcpyKind}.items():
+    for name, value in {**constants, "cudaError_t": CUDA_ERROR, "cudaMemcpyKind": MEMCPY_KIND}.items():
         setattr(runtime, name, value)
     package, bindings = ModuleType("cuda"), ModuleType("cuda.bindings")
     package.bindings, bindings.runtime = bindings, runtime  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ def colors(pixels: NDArray[np.uint8]) -> Arrays:
 
 def bright(pixels: NDArray[np.uint8]) -> Arrays:
     """A mask of one image ``[H, W, 3]`` of any size: 1 where red is bright."""
-    return {"mask": (pixels[..., 0] > 127).astype(np.uint8)}
+    return {"mask": (pixels[None, ..., 0] > 127).astype(np.uint8)}
 
 
 NETWORKS = {"colors": colors, "bright": bright}
@@ -42,7 +42,7 @@ COLORS = {
 BRIGHT = {
     "network": "bright",
     "inputs": {"image": ["uint8", [-1, -1, 3]]},
-    "outputs": {"mask": ["uint8", [-1, -1]]},
+    "outputs": {"mask": ["uint8", [1, -1, -1]]},
     "profile": [[2, 2, 3], [8, 10, 3], [64, 64, 3]],
 }
 _TYPES = {"uint8": "UINT8", "float32": "FLOAT", "int32": "INT32"}
@@ -136,8 +136,11 @@ def tensorrt_of(cuda: FakeCuda, version: str = "10.3.0", name: str = "tensorrt")
             return []
 
         def get_tensor_shape(self, name: str) -> list[int]:
-            declared = self._plan["outputs"][name][1]
-            return [side if side >= 0 else self._shape[axis] for axis, side in enumerate(declared)]
+            if name in self._plan.get("actual", {}):
+                return self._plan["actual"][name]
+            ((_, declared),) = self._plan["inputs"].values()
+            free = [side for side, told in zip(self._shape, declared, strict=True) if told < 0]
+            return [side if side >= 0 else free.pop(0) for side in self._plan["outputs"][name][1]]
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
             self._addresses[name] = memory
@@ -153,8 +156,8 @@ def tensorrt_of(cuda: FakeCuda, version: str = "10.3.0", name: str = "tensorrt")
             def work() -> None:
                 (given,) = self._plan["inputs"]
                 outputs = NETWORKS[self._plan["network"]](_array(cuda, addresses[given], shape, np.uint8))
-                for name, value in outputs.items():
-                    _array(cuda, addresses[name], value.shape, value.dtype)[...] = value
+                for output, value in outputs.items():
+                    _array(cuda, addresses[output], value.shape, value.dtype)[...] = value
 
             cuda.streams[stream_handle].append(work)
             return True

@@ -2,8 +2,8 @@
 
 pycuda keeps a stack of contexts for each thread. What is freed must be freed with its context on top: from another
 thread pycuda otherwise only warns and leaks it, and a thread that ends with a stack that is not empty aborts the whole
-process (pycuda 2026.1, ``src/cpp/cuda.hpp``: ``scoped_context_activation``, ``~context_stack``). So nothing here happens
-outside :meth:`PycudaDevice.current`, which pops whatever comes.
+process (pycuda 2026.1, ``src/cpp/cuda.hpp``: ``scoped_context_activation``, ``~context_stack``). So nothing here
+happens outside :meth:`PycudaDevice.current`, which pops whatever comes.
 """
 
 from __future__ import annotations

@@ -75,9 +75,9 @@ class TensorRTBackend:
                 held.callback(self._stream.free)
                 memory = ExitStack()
                 held.callback(memory.close)
-                self._engine = TensorRTEngine(trt, self._path, record, described)
-                held.callback(self._engine.release)
-                self.inputs, self.outputs = self._engine.inputs, self._engine.outputs
+                self._session = TensorRTEngine(trt, self._path, record, described)
+                held.callback(self._session.release)
+                self.inputs, self.outputs = self._session.inputs, self._session.outputs
                 self._dtypes = {spec.name: spec.dtype for spec in (*self.inputs, *self.outputs)}
                 self._buffers = {name: Buffer(self._device, 0) for name in self._dtypes}
                 for buffer in self._buffers.values():
@@ -131,7 +131,7 @@ class TensorRTBackend:
         self._buffers[given.name].array(images.shape, given.dtype)[...] = images
         try:
             self._buffers[given.name].upload(self._stream, images.shape, given.dtype)
-            self._engine.enqueue(self._stream.handle)
+            self._session.enqueue(self._stream.handle)
             for spec in self.outputs:
                 self._buffers[spec.name].download(self._stream, self._shapes[spec.name], spec.dtype)
         finally:
@@ -144,14 +144,14 @@ class TensorRTBackend:
     def _prepare(self, shape: Shape) -> None:
         """Make everything ready for an input of this shape."""
         self._shapes = {}  # whatever fails below, the next run begins here again
-        shapes = {self.inputs[0].name: shape, **self._engine.set_shape(shape)}
+        shapes = {self.inputs[0].name: shape, **self._session.set_shape(shape)}
         for tensor, buffer in self._buffers.items():
             buffer.reserve(byte_count(shapes[tensor], self._dtypes[tensor]))
-            self._engine.set_address(tensor, buffer.address)
+            self._session.set_address(tensor, buffer.address)
         self._shapes = shapes
 
     def _first_shape(self) -> Shape:
-        _, best, most = self._engine.profile
+        _, best, most = self._session.profile
         return best if len(most) == 3 else most  # [H, W, 3]: the largest image may be far from any that comes
 
 

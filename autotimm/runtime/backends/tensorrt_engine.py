@@ -131,18 +131,21 @@ class TensorRTEngine:
             return
         taken = f"exactly {list(most)}" if least == most else f"{list(least)} to {list(most)}"
         raise ConfigError(
-            f"{self._path}: {name} is {list(shape)}, but the engine was built for {taken}; give it "
-            f"{_advice(least, shape, most)}, or build it with a profile that holds this shape (autotimm build --help)"
+            f"{self._path}: {name} is {list(shape)}, but the engine was built for {taken}; {_mend(least, shape, most)}"
         )
 
 
-def _advice(least: Shape, shape: Sequence[int], most: Shape) -> str:
-    """What would be taken, in a user's words."""
-    batch = len(most) == 4 and list(shape[1:]) == list(most[1:])
-    if not batch or least[1:] != most[1:]:
-        return "an image of such a size" if len(most) == 3 else "input of such a shape"
-    few = f"{least[0]} to {most[0]}" if least[0] < most[0] else f"{most[0]}"
-    return f"{few} images at a time"
+def _mend(least: Shape, shape: Sequence[int], most: Shape) -> str:
+    """What a user can do about a shape outside the profile."""
+    if len(shape) == len(most) == 3:
+        return "resize the image, or build the engine with a larger range of --profile-height and --profile-width"
+    if len(shape) != len(most) or tuple(shape[1:]) != most[1:]:
+        return "give it such input"
+    if least == most:
+        return f"give it {most[0]} images at a time, or export with --batch dynamic and build that"
+    return (
+        f"give it {least[0]} to {most[0]} images at a time, or build the engine with a larger range of --profile-batch"
+    )
 
 
 def _spec(trt: Any, engine: Any, name: str, described: TensorSpec | None, path: Path) -> TensorSpec:

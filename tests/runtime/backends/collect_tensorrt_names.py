@@ -4,9 +4,9 @@
     python tests/runtime/backends/collect_tensorrt_names.py FOLDER
 
 The packages are the real ones. Those of TensorRT are loaded without TensorRT and without a GPU, against stubs of the
-shared libraries that they need; their classes are all there before anything of the libraries is called. pycuda cannot be
-imported without a driver, so its names are read from the sources of its module. Needs gcc and binutils, and a Python that
-all of the packages are built for (3.11: TensorRT 8.6 has none for newer ones).
+shared libraries that they need; their classes are all there before anything of the libraries is called. pycuda cannot
+be imported without a driver, so its names are read from the sources of its module. Needs gcc and binutils, and a Python
+that all of the packages are built for (3.11: TensorRT 8.6 has none for newer ones).
 """
 
 from __future__ import annotations

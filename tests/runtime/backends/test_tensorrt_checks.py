@@ -175,7 +175,7 @@ def test_without_tensorrt(engine: Path, monkeypatch: pytest.MonkeyPatch, flavour
 def test_tensorrt_on_a_jetson_comes_with_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    with pytest.raises(BackendUnavailableError, match="apt install python3-libnvinfer.*--system-site-packages"):
+    with pytest.raises(BackendUnavailableError, match=r"apt install python3-libnvinfer.*--system-site-packages"):
         import_tensorrt("tensorrt", "this")
 
 
