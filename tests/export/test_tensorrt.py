@@ -15,7 +15,7 @@ import onnx
 import pytest
 from fake_builder import Build, tensorrt_that_builds, written
 
-from autotimm.export import export_to_onnx, export_to_tensorrt
+from autotimm.export import export_to_tensorrt
 from autotimm.export.onnx import embed_manifest
 from autotimm.export.tensorrt_flavour import choose_library
 from autotimm.export.tensorrt_log import remarks
@@ -33,14 +33,6 @@ from autotimm.runtime.manifest import Manifest
 from autotimm.runtime.sidecar import sidecar_of
 
 NAMES = Path(__file__).parents[1] / "runtime" / "backends" / "tensorrt_names.json"
-
-
-@pytest.fixture(scope="session")
-def portable(classifier: ImageClassifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier for any number of images of 32 x 32, for every engine."""
-    path = tmp_path_factory.mktemp("portable") / "model.onnx"
-    export_to_onnx(classifier, path, target="portable", batch="dynamic", size=(32, 32), verify=False)
-    return path
 
 
 @pytest.fixture
