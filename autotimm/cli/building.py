@@ -96,7 +96,7 @@ def build(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; X.engine if absent.")] = None,
 ) -> None:
     """Build a TensorRT engine from an ONNX artifact, on the device that it is for."""
-    path = output if output is not None else Path(artifact.with_suffix(".engine").name)
+    path = output if output is not None else Path(f"{artifact.stem.removesuffix('.portable')}.engine")
     options = {
         "flavour": flavour.value if flavour is not None else None,
         "profile_batch": profile_batch,
@@ -196,6 +196,26 @@ def build_engine(source: Path, path: Path, options: dict[str, Any], onnx_options
     err.print(f"next: autotimm predict {shlex.quote(str(path))} PHOTO.jpg --save predictions")
 
 
+def engine_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """What is known of an engine, name by name, for a person; nothing of another artifact."""
+    record = manifest.engine
+    if record is None:
+        return []
+    built_for = f", for {record.gpu} (compute capability {record.compute_capability})" if record.gpu else ""
+    layers = ", ".join(f"{count} {kind}" for kind, count in record.precisions.items())
+    profile = [
+        (f"profile of {name}", f"{list(part.minimum)} to {list(part.maximum)}, fastest at {list(part.best)}")
+        for name, part in record.profile.items()
+    ]
+    options = ", ".join(f"{name} {value}" for name, value in record.options.items())
+    return [
+        ("engine", f"{record.flavour} {record.version}, {record.platform}{built_for}"),
+        *profile,
+        *([("options", options)] if options else []),
+        ("layers", f"{layers}; read from the {record.inspected}"),
+    ]
+
+
 def print_engine(path: Path, manifest: Manifest) -> None:
     """The engine in a line or two, and what the builder had to remark."""
     record = manifest.engine
@@ -209,10 +229,7 @@ def print_engine(path: Path, manifest: Manifest) -> None:
         + (f" for {record.gpu} ({record.compute_capability})" if record.gpu else "")
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
-    for name, part in record.profile.items():
-        shapes = (list(part.minimum), list(part.best), list(part.maximum))
-        out.print(f"  {name}: {shapes[0]} to {shapes[2]}, fastest at {shapes[1]}")
-    layers = ", ".join(f"{count} {kind}" for kind, count in record.precisions.items())
-    out.print(f"  layers: {layers}; read from the {record.inspected}")
+    for name, value in engine_rows(manifest)[1:]:
+        out.print(f"  {name}: {value}")
     for remark in record.remarks:
         err.print(Text.assemble(("warning:", "bold yellow"), " ", remark))

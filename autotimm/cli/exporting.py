@@ -114,7 +114,7 @@ def export(
     optimization_level: OptimizationLevel = None,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    path = output if output is not None else Path(checkpoint.with_suffix(SUFFIXES[format]).name)
+    path = output if output is not None else Path(f"{checkpoint.stem.removesuffix('.portable')}{SUFFIXES[format]}")
     of_graph: dict[str, Any] = {
         "batch": _batch(batch),
         "size": size,

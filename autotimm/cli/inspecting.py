@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from autotimm.cli.building import engine_rows
 from autotimm.cli.console import err, out, write_json
 from autotimm.cli.exporting import print_verification
 from autotimm.cli.options import JsonOut, ModelPath, open_predictor
@@ -41,6 +42,7 @@ def inspect(model: ModelPath, json_out: JsonOut = None) -> None:
         ("preprocess", ", ".join(f"{key} {value}" for key, value in manifest.preprocess.to_dict().items())),
         ("thresholds", ", ".join(f"{key} {value:g}" for key, value in manifest.thresholds.items())),
         ("post-processing", ", ".join(f"{key}: {value}" for key, value in manifest.postprocessing.items())),
+        *engine_rows(manifest),
         ("hashes", ", ".join(f"{key} {value[:16]}" for key, value in manifest.hashes.items())),
         ("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items())),
         ("created", manifest.created),

@@ -104,7 +104,7 @@ def _copied(source: Path, root: Path, name: str, onnx_options: Mapping[str, Any]
         )
     if onnx_options:
         raise ConfigError(f"{', '.join(onnx_options)} cannot be set on {source}, whose graph is done")
-    path = root / f"{name or source.stem}.onnx"
+    path = root / f"{name or source.stem.removesuffix('.portable')}.onnx"
     with replacing(path) as temporary:
         shutil.copyfile(source, temporary)
     return path
@@ -195,7 +195,7 @@ built it, so it is built there:
 {commands}
 ```
 
-`sh build.sh` runs these lines. They need `autotimm-deploy` (numpy, Pillow), TensorRT and, to verify, pycuda or cuda-python;
+`sh build.sh` runs these lines. They need `autotimm-deploy`, TensorRT and, to verify, pycuda or cuda-python;
 no torch and no ONNX Runtime. On a Jetson TensorRT comes with JetPack; make the virtual environment with
 `python3 -m venv --system-site-packages`.
 {ranges}

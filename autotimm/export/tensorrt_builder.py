@@ -231,8 +231,8 @@ def _interruptible(build: Callable[[], _Result], progress: BuildProgress) -> _Re
             errors.append(error)
 
     thread = threading.Thread(target=work, name="tensorrt-build", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while thread.is_alive():
             thread.join(0.1)
     except KeyboardInterrupt as interruption:

@@ -1,5 +1,5 @@
 """The flow of a run, on stand-ins for TensorRT and CUDA; what they are called is compared with the real packages in
-``test_tensorrt_names.py``, and real engines run in ``test_tensorrt_gpu.py``."""
+``test_tensorrt_names.py``, and real engines run in ``tests/integration/test_tensorrt_gpu.py``."""
 
 from __future__ import annotations
 

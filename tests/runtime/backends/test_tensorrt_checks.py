@@ -207,6 +207,18 @@ def test_pycuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         cuda_buffers.open_device()
 
 
+def test_a_process_forked_from_one_that_used_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was another library that used it, so only the driver knows."""
+    error = type("Error", (Exception,), {})
+
+    def init() -> None:
+        raise error("cuInit failed: initialization error")
+
+    driver = SimpleNamespace(init=init, Error=error)
+    with pytest.raises(BackendUnavailableError, match=r"perhaps CUDA was started before this process was forked"):
+        pycuda_memory.open_device(driver, 0)
+
+
 def test_cuda_python_without_a_driver() -> None:
     """The real package, where it is installed: training brings it along."""
     runtime = pytest.importorskip("cuda.bindings.runtime")

@@ -47,8 +47,8 @@ CLASSES = {
     "create_engine_inspector": "EngineInspector",
 }
 """What the objects of TensorRT are called in the code: as variables, attributes, or by the method that gives them."""
-SOMETHING_ELSE = {"tensorrt_inspection.py": {"layer", "tensor"}}
-"""Names that mean other things in a module: there, layers and tensors are pieces of JSON."""
+SOMETHING_ELSE = {"tensorrt_inspection.py": {"layer", "tensor"}, "tensorrt.py": {"engine"}}
+"""Names that mean other things in a module: pieces of JSON, a path."""
 OF_PYCUDA = {
     "driver": "",
     "device": "Device",

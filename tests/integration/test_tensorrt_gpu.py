@@ -106,21 +106,15 @@ def batch_of(predictor: Predictor, count: int) -> NDArray[np.uint8]:
     return np.stack([generate(height, width, seed) for seed in range(count)])
 
 
-def iou(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    overlap = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    both = overlap.clip(0).prod(1)
-    return both / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - both)
-
-
 def assert_same_detections(found: Detections, expected: Detections) -> None:
-    """What stands clear of the threshold and of other boxes is found by both, in one place."""
+    """What stands clear of the threshold is found by both, no corner more than a pixel apart."""
     assert len(expected) > 5
     threshold = expected.scores.min() + 0.02
     for one, other in ((found, expected), (expected, found)):
         for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True):
             if score < threshold:
                 continue
-            near = (iou(box, other.boxes) > 0.9) & (other.labels == label)
+            near = (np.abs(other.boxes - box).max(1) < 1) & (other.labels == label)
             assert near.any(), (box, score, label)
             assert np.abs(other.scores[near] - score).min() < 0.01
 
@@ -225,7 +219,8 @@ def test_ten_thousand_runs_take_no_more(engines: Built) -> None:
 
 def test_opening_and_closing_leaves_nothing(engines: Built) -> None:
     for _ in range(3):
-        engines.engine("detector").close()
+        with engines.engine("detector") as engine:
+            engine.run(batch_of(engine, 8))
     free, resident = free_memory(), resident_memory()
     for index in range(30):
         engine = engines.engine("detector")
