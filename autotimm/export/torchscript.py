@@ -26,6 +26,9 @@ from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Manifest
 
+_ARITHMETIC = {f"aten::{name}" for name in ("add", "sub", "rsub", "mul", "div", "pow", "remainder", "floor_divide")}
+"""Operators that take a number where they take a second tensor."""
+
 
 def export_to_torchscript(
     model: TaskModel | str | Path,
@@ -117,7 +120,7 @@ def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]
         with _on_cpu(graph, model.device), torch.no_grad(), _quiet():
             # torch's own check would run the same pixels again; the verification compares real ones
             traced = trace(Traced(graph.eval()), {"values": images}, check_trace=False)
-            _free_devices(traced)
+            _mend(traced)
             traced.define(_forward(len(graph.output_names)))
             if batch == "dynamic":
                 _check_free_batch(traced, graph, images[:1])
@@ -143,27 +146,45 @@ def _forward(outputs: int) -> str:
     return "\n".join(lines)
 
 
-def _free_devices(module: Any) -> None:
-    """Let what the trace made on the CPU (a range, a mask) be made where the images are, wherever the file is loaded.
-
-    A trace holds the device as a constant. The methods of layers that are given no tensor keep it; no such layer is
-    known that does not run on a GPU all the same.
-    """
+def _mend(module: Any) -> None:
+    """Put right what a trace records too literally, in every method of a module and its parts."""
     for part in module.modules():
         for name in part._c._method_names():
             graph = part._c._get_method(name).graph
-            tensors = [value for value in graph.inputs() if value.type().kind() == "TensorType" and value.type().dim()]
-            fixed = [node for node in graph.findAllNodes("prim::Constant") if _is_device(node.output())]
-            if fixed and tensors:
-                own = graph.create("prim::device", tensors[:1], 1)
-                own.output().setType(fixed[0].output().type())
-                graph.prependNode(own)
-                for node in fixed:
-                    node.output().replaceAllUsesWith(own.output())
+            _restore_numbers(graph)
+            _free_devices(graph)
 
 
-def _is_device(value: Any) -> bool:
-    return bool(value.type().kind() == "DeviceObjType")
+def _restore_numbers(graph: Any) -> None:
+    """Python's numbers as numbers.
+
+    A trace holds them as tensors, and once it is saved nothing tells them from real ones: ``mask * 2.0`` becomes
+    float64. Torch's optimiser happens to hide that, and its plain executor does not.
+    """
+    for constant in graph.findAllNodes("prim::Constant"):
+        if not constant.hasAttribute("value") or constant.kindOf("value") != "t":
+            continue
+        value = constant.t("value")
+        if value.dim() == 0 and value.dtype in (torch.float64, torch.int64):
+            for use in list(constant.output().uses()):
+                if use.user.kind() in _ARITHMETIC and use.offset == 1:
+                    with graph.insert_point_guard(use.user):
+                        use.user.replaceInput(1, graph.insertConstant(value.item()))
+
+
+def _free_devices(graph: Any) -> None:
+    """Let what the trace made on the CPU (a range, a mask) be made where the images are, wherever the file is loaded.
+
+    A trace holds the device as a constant. Layers that are given no tensor keep it.
+    """
+    tensors = [value for value in graph.inputs() if value.type().kind() == "TensorType" and value.type().dim()]
+    fixed = [node for node in graph.findAllNodes("prim::Constant") if node.output().type().kind() == "DeviceObjType"]
+    if fixed and tensors:
+        own = graph.create("prim::device", tensors[:1], 1)
+        own.output().setType(fixed[0].output().type())
+        graph.prependNode(own)
+        for node in fixed:
+            node.output().replaceAllUsesWith(own.output())
 
 
 def operators_of(module: Any) -> set[str]:

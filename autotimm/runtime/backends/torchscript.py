@@ -85,17 +85,13 @@ class TorchScriptBackend:
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
-        """Of this thread, for one run.
-
-        Without torch's just-in-time optimisation: it makes the second and third run slow, and a module that is frozen
-        was seen to gain nothing by it.
-        """
+        """Of this thread, for one run."""
         torch = self._torch
         before = torch.get_num_threads()
         try:
             if self._threads is not None:
                 torch.set_num_threads(self._threads)
-            with torch.inference_mode(), torch.jit.optimized_execution(False):
+            with torch.inference_mode():
                 yield
         finally:
             if self._threads is not None:
