@@ -31,6 +31,13 @@ class Nms(str, Enum):
     tensor = "tensor"
 
 
+class Input(str, Enum):
+    """What a run of the artifact takes."""
+
+    batch = "batch"
+    image = "image"
+
+
 class Target(str, Enum):
     """Engines that a graph is written for."""
 
@@ -42,6 +49,9 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth.")],
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
+    input: Annotated[  # noqa: A002 (the option's name)
+        Input, typer.Option(help="batch: resized images. image: one image of any size, which the graph resizes.")
+    ] = Input.batch,
     target: Annotated[
         Target, typer.Option(help="onnxruntime: what is fastest there. portable: what every engine runs.")
     ] = Target.onnxruntime,
@@ -79,6 +89,7 @@ def export(
             checkpoint,
             path,
             batch=count,
+            input=input.value,
             target=target.value,
             size=size,
             score_threshold=score_threshold,
@@ -93,9 +104,10 @@ def export(
         )
     height, width = manifest.preprocess.size
     megabytes = path.stat().st_size / 1e6
+    takes = "one image of any size" if input is Input.image else f"batch {batch}"
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-        f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB"
+        f"{takes}, opset {manifest.opset}, {megabytes:.1f} MB"
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
     print_verification(manifest.verification)

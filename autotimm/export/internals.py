@@ -1,4 +1,4 @@
-"""Values inside an artifact that verification looks at: candidates before NMS, logits behind a mask."""
+"""Values inside an artifact that verification looks at: candidates before NMS, logits behind a mask, resized pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import onnxruntime
 from numpy.typing import NDArray
 
 InternalValues = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.generic]]]
-"""From prepared pixels ``[H, W, 3]`` to the values of one image, by name."""
+"""From what :meth:`Predictor.prepare` gives, ``[H, W, 3]``, to the values of one image, by name."""
+
+
+def is_inspectable(artifact: Path) -> bool:
+    """Whether the inner values of an artifact can be had: of an engine they cannot."""
+    return artifact.suffix.lower() == ".onnx"
 
 
 def internal_values(artifact: Path, names: Sequence[str]) -> InternalValues:
@@ -26,11 +31,13 @@ def internal_values(artifact: Path, names: Sequence[str]) -> InternalValues:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the added outputs carry no type, which ONNX Runtime mentions and then infers
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    batch = session.get_inputs()[0].shape[0]
-    copies = batch if isinstance(batch, int) else 1
+    (node,) = session.get_inputs()
+    copies = node.shape[0] if isinstance(node.shape[0], int) else 1
+    takes_image = len(node.shape) == 3
 
     def run(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        values = session.run(list(names), {"images": np.repeat(pixels[None], copies, axis=0)})
+        given = pixels if takes_image else np.repeat(pixels[None], copies, axis=0)
+        values = session.run(list(names), {node.name: given})
         return {name: value[0] for name, value in zip(names, values, strict=True)}
 
     return run

@@ -97,7 +97,9 @@ def export_to_onnx(
     if batch != "dynamic" and batch < 1:
         raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
     if input == "image" and batch != 1:
-        raise ConfigError(f"batch is {batch}, but with input 'image' a run takes one image, of any size: leave batch out")
+        raise ConfigError(
+            f"batch is {batch}, but with input 'image' a run takes one image, of any size: leave batch out"
+        )
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
@@ -120,19 +122,21 @@ def export_to_onnx(
 def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
     """Run torch's exporter and take out what only a debugger of the exporter wants."""
     height, width = model.preprocess.size
-    shape, free = (2 if batch == "dynamic" else batch, height, width, 3), {0: "batch"} if batch == "dynamic" else {}
-    if isinstance(graph, ImageGraph):  # a size that no other dimension has
-        shape, free = (2 * height + 1, 2 * width + 3, 3), {0: "height", 1: "width"}
-    images = torch.zeros(shape, dtype=torch.uint8, device=model.device)
+    takes_image = isinstance(graph, ImageGraph)
+    if takes_image:  # a size that no other dimension has
+        images, free = torch.zeros(2 * height + 1, 2 * width + 3, 3, dtype=torch.uint8), {0: "height", 1: "width"}
+    else:
+        images = torch.zeros(2 if batch == "dynamic" else batch, height, width, 3, dtype=torch.uint8)
+        free = {0: "batch"} if batch == "dynamic" else {}
     graph.to(model.device).eval()
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 graph,
-                (images,),
+                (images.to(model.device),),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["image" if isinstance(graph, ImageGraph) else "images"],
+                input_names=["image" if takes_image else "images"],
                 output_names=[*graph.output_names, *graph.internal_names],
                 dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in free.items()},) if free else None,
                 custom_translation_table={
