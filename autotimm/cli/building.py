@@ -112,7 +112,7 @@ def build(
     build_engine(artifact, path, {**options, "verify": verify, "verify_images": verify_images})
 
 
-_DEFAULTS = {"batch": 1, "nms": "auto", "version_compatible": False, "hardware_compatibility": "none"}
+_DEFAULTS = {"batch": 1, "input": "batch", "nms": "auto", "version_compatible": False, "hardware_compatibility": "none"}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,13 @@ class Nms(str, Enum):
     tensor = "tensor"
 
 
+class Input(str, Enum):
+    """What a run of the artifact takes."""
+
+    batch = "batch"
+    image = "image"
+
+
 class Target(str, Enum):
     """Engines that a graph is written for."""
 
@@ -66,6 +73,9 @@ def export(
     ],
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
+    input: Annotated[  # noqa: A002 (the option's name)
+        Input, typer.Option(help="batch: resized images. image: one image of any size, which the graph resizes.")
+    ] = Input.batch,
     target: Annotated[
         Target | None,
         typer.Option(
@@ -117,6 +127,7 @@ def export(
     path = output if output is not None else Path(f"{checkpoint.stem.removesuffix('.portable')}{SUFFIXES[format]}")
     of_graph: dict[str, Any] = {
         "batch": _batch(batch),
+        "input": input.value,
         "size": size,
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
@@ -163,10 +174,11 @@ def export(
             manifest = export_to_onnx(checkpoint, path, nms=nms.value, **of_graph, **checking)
     height, width = manifest.preprocess.size
     megabytes = path.stat().st_size / 1e6
+    takes = "one image of any size" if input is Input.image else f"batch {batch}"
     written = f"opset {manifest.opset}" if manifest.opset else manifest.format
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-        f"batch {batch}, {written}, {megabytes:.1f} MB"
+        f"{takes}, {written}, {megabytes:.1f} MB"
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
     print_verification(manifest.verification)

@@ -38,11 +38,11 @@ class Candidates:
 
 
 CandidateComparison = Callable[[Differences, NDArray[np.uint8], Candidates], None]
-"""Takes the differences to note, the prepared pixels ``[H, W, 3]``, and the artifact's candidates on them."""
+"""Takes the differences to note, the network input ``[H, W, 3]``, and the artifact's candidates on it."""
 
 
 def candidates_of(artifact: Path) -> Callable[[NDArray[np.uint8]], Candidates]:
-    """A function from prepared pixels ``[H, W, 3]`` to the candidates inside a detection artifact.
+    """A function from prepared pixels ``[H, W, 3]``, or an image, to the candidates inside a detection artifact.
 
     These are the values before thresholds and NMS.
     """

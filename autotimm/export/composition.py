@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from autotimm.export.graph.classification import ClassificationGraph
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
@@ -63,6 +66,17 @@ def _of_batches(
     if isinstance(model, SemanticSegmentor):
         return SemanticGraph(model)
     raise ExportError(f"{type(model).__name__} has no export graph")
+
+
+def example_input(
+    graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]
+) -> tuple[Tensor, dict[int, str]]:
+    """What a graph is traced with: uint8 zeros on the host, and the names of the axes that stay free."""
+    height, width = model.preprocess.size
+    if isinstance(graph, ImageGraph):  # a size that no other dimension has
+        return torch.zeros(2 * height + 1, 2 * width + 3, 3, dtype=torch.uint8), {0: "height", 1: "width"}
+    images = torch.zeros(2 if batch == "dynamic" else batch, height, width, 3, dtype=torch.uint8)
+    return images, {0: "batch"} if batch == "dynamic" else {}
 
 
 def detection_settings(

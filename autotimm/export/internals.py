@@ -1,4 +1,4 @@
-"""Values inside an artifact that verification looks at: candidates before NMS, logits behind a mask."""
+"""Values inside an artifact that verification looks at: candidates before NMS, logits behind a mask, resized pixels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from autotimm.runtime.artifact import read_manifest
 
 InternalValues = Callable[[NDArray[np.uint8]], dict[str, NDArray[np.generic]]]
-"""From prepared pixels ``[H, W, 3]`` to the values of one image, by name."""
+"""From what :meth:`Predictor.prepare` gives, ``[H, W, 3]``, to the values of one image, by name."""
 _Run = Callable[[NDArray[np.uint8]], Sequence[NDArray[np.generic]]]
-"""From a batch ``[N, H, W, 3]`` to the values of it."""
+"""From the input of a run to the values of it."""
+
+
+def is_inspectable(artifact: Path) -> bool:
+    """Whether the inner values of an artifact can be had: of an engine they cannot."""
+    return artifact.suffix.lower() in (".onnx", ".pt")
 
 
 def internal_values(artifact: Path, names: Sequence[str]) -> InternalValues:
@@ -25,11 +30,12 @@ def internal_values(artifact: Path, names: Sequence[str]) -> InternalValues:
         names: from :attr:`ExportGraph.internal_names`.
     """
     run = _of_torchscript(artifact, len(names)) if artifact.suffix.lower() == ".pt" else _of_onnx(artifact, names)
-    batch = read_manifest(artifact).inputs[0].shape[0]
-    copies = batch if isinstance(batch, int) else 1
+    shape = read_manifest(artifact).inputs[0].shape
+    takes_image = len(shape) == 3
+    copies = shape[0] if isinstance(shape[0], int) else 1
 
     def of_one(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        values = run(np.repeat(pixels[None], copies, axis=0))
+        values = run(pixels if takes_image else np.repeat(pixels[None], copies, axis=0))
         return {name: value[0] for name, value in zip(names, values, strict=True)}
 
     return of_one
@@ -45,7 +51,7 @@ def _of_onnx(artifact: Path, names: Sequence[str]) -> _Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the added outputs carry no type, which ONNX Runtime mentions and then infers
     session: Any = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(list(names), {"images": images})
+    return lambda given: session.run(list(names), {session.get_inputs()[0].name: given})
 
 
 def _of_torchscript(artifact: Path, count: int) -> _Run:
@@ -56,8 +62,8 @@ def _of_torchscript(artifact: Path, count: int) -> _Run:
 
     module = load_module(artifact)
 
-    def run(images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
+    def run(given: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
         with torch.inference_mode():
-            return [value.numpy() for value in module.values(torch.from_numpy(images))[-count:]]
+            return [value.numpy() for value in module.values(torch.from_numpy(given))[-count:]]
 
     return run

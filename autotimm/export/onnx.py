@@ -18,7 +18,7 @@ import onnx
 import onnxruntime
 import torch
 
-from autotimm.export.composition import compose
+from autotimm.export.composition import compose, example_input
 from autotimm.export.delivery import described_by, write_verified
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import NmsForm
@@ -119,17 +119,13 @@ def export_to_onnx(
 
 def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
     """Run torch's exporter and take out what only a debugger of the exporter wants."""
-    height, width = model.preprocess.size
-    shape, free = (2 if batch == "dynamic" else batch, height, width, 3), {0: "batch"} if batch == "dynamic" else {}
-    if isinstance(graph, ImageGraph):  # a size that no other dimension has
-        shape, free = (2 * height + 1, 2 * width + 3, 3), {0: "height", 1: "width"}
-    images = torch.zeros(shape, dtype=torch.uint8, device=model.device)
+    images, free = example_input(graph, model, batch)
     graph.to(model.device).eval()
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 graph,
-                (images,),
+                (images.to(model.device),),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["image" if isinstance(graph, ImageGraph) else "images"],

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autotimm.export.archive import Parts, archive_digest, read_parts, write_archive
-from autotimm.export.composition import compose
+from autotimm.export.composition import compose, example_input
 from autotimm.export.delivery import described_by, write_verified
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.settings import ExportSettings, applied, check_batch, evaluating
@@ -24,7 +24,7 @@ from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import describe
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
-from autotimm.runtime.manifest import Manifest
+from autotimm.runtime.manifest import InputMode, Manifest
 
 _ARITHMETIC = {f"aten::{name}" for name in ("add", "sub", "rsub", "mul", "div", "pow", "remainder", "floor_divide")}
 """Operators that take a number where they take a second tensor."""
@@ -35,6 +35,7 @@ def export_to_torchscript(
     path: str | Path,
     *,
     batch: int | Literal["dynamic"] = 1,
+    input: InputMode = "batch",  # noqa: A002 (the option's name)
     size: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
@@ -55,6 +56,8 @@ def export_to_torchscript(
         model: a model, or the path of a checkpoint.
         path: the ``.pt`` file to write; it appears under this name only when it is complete and verified.
         batch: number of images the graph takes at once, or ``"dynamic"``.
+        input: ``"batch"`` takes images at the size of the network; ``"image"`` one image of any size, which it resizes
+            itself, and gives results in the pixels of that image.
         size: ``(height, width)`` of the network input; the model's own where absent.
         score_threshold: detection: detections below it are dropped; the model's own where absent.
         iou_threshold: detection: IoU above which NMS drops the lower-scored box; the model's own where absent.
@@ -80,14 +83,14 @@ def export_to_torchscript(
     path = Path(path)
     if path.suffix != ".pt":
         raise ConfigError(f"{path}: the name of a TorchScript artifact ends in .pt")
-    check_batch(batch)
+    check_batch(batch, input)
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
-        graph = compose(model, target="portable", candidates=candidates)
+        graph = compose(model, input=input, target="portable", candidates=candidates)
         parts = _trace(graph, model, batch)
-        manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch))
+        manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch, input))
         return write_verified(
             model,
             _complete(manifest, parts),
@@ -113,9 +116,8 @@ class Traced(nn.Module):
 
 def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]) -> Parts:
     """Record the graph's operations on the CPU, and check what they are."""
-    height, width = model.preprocess.size
     trace: Any = torch.jit.trace_module  # which has no types
-    images = torch.zeros(2 if batch == "dynamic" else batch, height, width, 3, dtype=torch.uint8)
+    images, _ = example_input(graph, model, batch)
     try:
         with _on_cpu(graph, model.device), torch.no_grad(), _quiet():
             # torch's own check would run the same pixels again; the verification compares real ones

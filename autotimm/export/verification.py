@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
+from autotimm.export.image_comparison import network_pixels
 from autotimm.export.instance_comparison import compare_mask_probabilities, compare_masks_of_objects
 from autotimm.export.tolerances import tolerance_of
 from autotimm.runtime.artifact import load
@@ -62,22 +65,23 @@ def verify_artifact(
         for ours, theirs in zip(answers, expected, strict=True):
             _compare(differences, theirs, ours, predictor.manifest, tolerance)
         readable = [index for index, answer in enumerate(expected) if not isinstance(answer, ImageError)]
-        prepared = [reference.prepare(pictures.images[index])[0] for index in readable]
+        given = _Inputs(predictor, [pictures.images[index] for index in readable])
+        prepared = list(network_pixels(differences, Path(artifact), predictor, given))
         if predictor.manifest.task == "instance_segmentation":
-            for pixels in prepared:
-                compare_mask_probabilities(differences, reference, predictor, pixels)
+            for image, pixels in zip(given, prepared, strict=True):
+                compare_mask_probabilities(differences, reference, predictor, image, pixels)
     if compare_candidates is not None:
         from autotimm.export.candidates import candidates_of
 
         candidates = candidates_of(Path(artifact))
-        for pixels in prepared:
-            compare_candidates(differences, pixels, candidates(pixels))
+        for image, pixels in zip(given, prepared, strict=True):
+            compare_candidates(differences, pixels, candidates(image))
     if compare_logits is not None:
         from autotimm.export.logits import logits_of
 
         logits = logits_of(Path(artifact))
-        for pixels in prepared:
-            compare_logits(differences, pixels, logits(pixels))
+        for image, pixels in zip(given, prepared, strict=True):
+            compare_logits(differences, pixels, logits(image))
     _check_something_was_compared(differences, Path(artifact), len(answers), reference.manifest.task)
     _note_shares(differences)
     exceeding = differences.exceeding(tolerance)
@@ -91,6 +95,17 @@ def verify_artifact(
         worst={name: float(f"{value:.4g}") for name, value in differences.worst.items()},
         tolerance=tolerance,
     )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run of an artifact takes, image by image: those of any size are not all held at once."""
+
+    predictor: Predictor
+    images: Sequence[Path | NDArray[np.uint8]]
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self.predictor.prepare(image)[0] for image in self.images)
 
 
 def _check_something_was_compared(differences: Differences, artifact: Path, images: int, task: Task) -> None:

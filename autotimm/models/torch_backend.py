@@ -72,7 +72,8 @@ def input_specs(model: TaskModel, batch: int | str, input_mode: InputMode = "bat
 
 def output_specs(model: TaskModel, batch: int | str, input_mode: InputMode = "batch") -> tuple[TensorSpec, ...]:
     """Every output with its shape; a ``mask`` of classes is as large as the input."""
-    layout = model.output_layout()
-    if input_mode == "image":
-        layout = [(name, dtype, _SOURCE_SIZE if name == "mask" else shape) for name, dtype, shape in layout]
-    return tuple(TensorSpec(name, dtype, (batch, *shape)) for name, dtype, shape in layout)
+    specs = []
+    for name, dtype, shape in model.output_layout():
+        sides = _SOURCE_SIZE if input_mode == "image" and name == "mask" else shape
+        specs.append(TensorSpec(name, dtype, (batch, *sides)))
+    return tuple(specs)

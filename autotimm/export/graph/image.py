@@ -56,10 +56,10 @@ class ImageResize(nn.Module):
 class ImageGraph(ExportGraph):
     """The graph of a batch, between resizing and mapping back: uint8 ``[H, W, 3]`` in, the outputs of one image out.
 
-    Boxes and ``mask`` are in source pixels. Boxes of a detector are clipped to the image; those of an instance segmentor
-    are not, since a mask lies over the box as the network saw it, of which a part may be padding: clip them after
-    pasting the masks, as the runtime does. The first internal value is ``pixels``, float32 ``[1, h, w, 3]``: what the
-    network was given.
+    Boxes and ``mask`` are in source pixels. The boxes of a detector are clipped to the image. Those that come with
+    masks are not: a mask lies over its box as the network saw it, of which a part may be padding, so they are to be
+    clipped after pasting, as the runtime does. The first internal value is ``pixels``, float32 ``[1, h, w, 3]``: what
+    the network was given.
     """
 
     def __init__(self, graph: ExportGraph, preprocess: Preprocess, target: Target) -> None:

@@ -88,8 +88,8 @@ def _offset(preprocess: Preprocess, side: int, resized: Tensor) -> Tensor:
 def quotient(dividend: Tensor, divisor: Tensor) -> Tensor:
     """Of nonnegative whole numbers, rounded down: int64.
 
-    Estimated in float32, as exporters and some engines divide integers, which from 2^24 on is off by one here and there;
-    the rest says so.
+    Estimated in float32, as exporters and some engines divide integers; from 2^24 on that is off by one here and there,
+    and the rest tells.
     """
     estimate = torch.floor(dividend.float() / divisor.float()).long()
     rest = dividend - estimate * divisor

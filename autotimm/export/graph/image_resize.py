@@ -27,7 +27,7 @@ def resize_bilinear(image: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """Bit for bit as :mod:`autotimm.runtime.bilinear`, whose formulas these are: OpenCV's ``INTER_LINEAR``.
 
     Exact in float32: every value is a whole number below 2^24 or that over a power of two, and the positions are
-    correctly rounded quotients of two of them, as long as ``source * 2 * side`` stays below 2^24 (13,000 pixels at 640).
+    correctly rounded quotients of two of them, as long as ``2 * side * source`` is below 2^24 (13,000 pixels at 640).
 
     Args:
         image: ``[H, W, 3]``, of the type in which the engine gathers.

@@ -72,7 +72,7 @@ class OnnxRuntimeBackend:
         self._input_name = self.inputs[0].name if self.inputs else ""
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """Run on ``[N, H, W, 3]`` RGB uint8 and return every output by name.
+        """Run on RGB uint8 ``[N, H, W, 3]``, or one image ``[H, W, 3]``, and return every output by name.
 
         Raises:
             ArtifactError: ONNX Runtime failed, or the backend is closed.
