@@ -31,6 +31,22 @@ class Nms(str, Enum):
     tensor = "tensor"
 
 
+class Precision(str, Enum):
+    """Of the network in the graph."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class CalibrationMethod(str, Enum):
+    """How the ranges of int8 are chosen."""
+
+    percentile = "percentile"
+    entropy = "entropy"
+    minmax = "minmax"
+
+
 class Target(str, Enum):
     """Engines that a graph is written for."""
 
@@ -61,6 +77,26 @@ def export(
         bool | None,
         typer.Option("--multi-label/--single-label", help="Whether every class of a location can be a detection."),
     ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the network; what is around it stays fp32.")
+    ] = Precision.fp32,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="int8: images like those to come; else the checkpoint's validation images."),
+    ] = None,
+    calibration_images: Annotated[int, typer.Option(min=1, max=512, help="int8: at most so many are used.")] = 128,
+    calibration_method: Annotated[
+        CalibrationMethod, typer.Option(help="int8: how the ranges are chosen.")
+    ] = CalibrationMethod.percentile,
+    calibration_seed: Annotated[int, typer.Option(min=0, help="int8: of the choice of the images.")] = 0,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR|CSV", help="fp16, int8: annotated data to measure what they cost.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which part of --data.")] = "val",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How much lower the main figure on --data may be: 0.01 is one point."),
+    ] = None,
     verify_images: Annotated[
         Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
     ] = None,
@@ -73,13 +109,23 @@ def export(
     path = output if output is not None else Path(checkpoint.with_suffix(f".{format.value}").name)
     count = _batch(batch)
     with working(f"exporting {checkpoint.name}"):
-        from autotimm.export import export_to_onnx
+        from autotimm.export import CalibrationSettings, export_to_onnx
 
+        calibrated = None
+        if precision == Precision.int8 or calibration is not None:
+            calibrated = CalibrationSettings(
+                calibration, calibration_images, calibration_method.value, calibration_seed
+            )
         manifest = export_to_onnx(
             checkpoint,
             path,
             batch=count,
             target=target.value,
+            precision=precision.value,
+            calibration=calibrated,
+            data=data,
+            split=split,
+            max_drop=max_drop,
             size=size,
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
@@ -95,9 +141,17 @@ def export(
     megabytes = path.stat().st_size / 1e6
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-        f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB"
+        f"batch {batch}, {manifest.precision}, opset {manifest.opset}, {megabytes:.1f} MB"
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
+    if manifest.quantization is not None:
+        record = manifest.quantization
+        out.print(
+            f"int8: {record.layers - len(record.kept)} of {record.layers} layers, calibrated on {record.image_source}, "
+            f"by {record.method}"
+        )
+    if manifest.accuracy is not None:
+        out.print(f"{precision.value}: {manifest.accuracy}")
     print_verification(manifest.verification)
     err.print(f"next: autotimm predict {shlex.quote(str(path))} PHOTO.jpg --save predictions")
 

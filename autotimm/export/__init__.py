@@ -9,15 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autotimm.export.calibration import CalibrationSettings
     from autotimm.export.onnx import export_to_onnx
     from autotimm.export.reverification import verify
 
 _HOMES = {
+    "CalibrationSettings": "autotimm.export.calibration",
     "export_to_onnx": "autotimm.export.onnx",
     "verify": "autotimm.export.reverification",
 }
 
-__all__ = ["export_to_onnx", "verify"]
+__all__ = ["CalibrationSettings", "export_to_onnx", "verify"]
 
 
 def __getattr__(name: str) -> Any:

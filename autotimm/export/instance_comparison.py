@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.export.comparison import SAME_OBJECT_IOU, Differences, iou_matrix, match
+from autotimm.export.comparison import Differences, iou_matrix, match
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.segmentation_results import Instances
 
@@ -40,13 +40,17 @@ def compare_masks_of_objects(
 
 
 def compare_mask_probabilities(
-    differences: Differences, reference: Predictor, artifact: Predictor, pixels: NDArray[np.uint8]
+    differences: Differences,
+    reference: Predictor,
+    artifact: Predictor,
+    pixels: NDArray[np.uint8],
+    same_object_iou: float,
 ) -> None:
     """The mask head's own answers for one prepared image ``[H, W, 3]``: of the same objects, cell by cell."""
     expected, actual = (_objects(predictor, pixels) for predictor in (reference, artifact))
     same_class = expected["labels"][:, None] == actual["labels"][None, :]
     overlaps = iou_matrix(expected["boxes"], actual["boxes"])
-    pairs = match(np.where(same_class, overlaps, 0.0), SAME_OBJECT_IOU)
+    pairs = match(np.where(same_class, overlaps, 0.0), same_object_iou)
     differences.compared["mask_cells"] += len(pairs) * int(np.prod(expected["masks"].shape[1:]))
     differences.note("mask_probability", expected["masks"][pairs[:, 0]] - actual["masks"][pairs[:, 1]])
 
