@@ -29,6 +29,7 @@ from autotimm.cli.console import err, out, working
 from autotimm.runtime.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
+    from autotimm.export import CalibrationSettings
     from autotimm.runtime import Verification
 
 
@@ -57,6 +58,22 @@ class Input(str, Enum):
 
     batch = "batch"
     image = "image"
+
+
+class Precision(str, Enum):
+    """Of the network in the graph."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class CalibrationMethod(str, Enum):
+    """How the ranges of int8 are chosen."""
+
+    percentile = "percentile"
+    entropy = "entropy"
+    minmax = "minmax"
 
 
 class Target(str, Enum):
@@ -99,6 +116,31 @@ def export(
         bool | None,
         typer.Option("--multi-label/--single-label", help="Whether every class of a location can be a detection."),
     ] = None,
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option(help="Of the network; what is around it stays fp32. A kit can have several.", show_default="fp32"),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="int8: images like those to come; else the checkpoint's validation images."),
+    ] = None,
+    calibration_images: Annotated[
+        int | None, typer.Option(min=1, max=512, help="int8: at most so many are used.", show_default="128")
+    ] = None,
+    calibration_method: Annotated[
+        CalibrationMethod | None, typer.Option(help="int8: how the ranges are chosen.", show_default="percentile")
+    ] = None,
+    calibration_seed: Annotated[
+        int | None, typer.Option(min=0, help="int8: of the choice of the images.", show_default="0")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR|CSV", help="fp16, int8: annotated data to measure what they cost.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which part of --data.")] = "val",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How much lower the main figure on --data may be: 0.01 is one point."),
+    ] = None,
     verify_images: Annotated[
         Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
     ] = None,
@@ -128,6 +170,9 @@ def export(
     of_graph: dict[str, Any] = {
         "batch": _batch(batch),
         "input": input.value,
+        "data": data,
+        "split": split,
+        "max_drop": max_drop,
         "size": size,
         "score_threshold": score_threshold,
         "iou_threshold": iou_threshold,
@@ -136,6 +181,15 @@ def export(
         "class_agnostic_nms": class_agnostic_nms,
         "multi_label": multi_label,
     }
+    calibrated = {
+        "source": calibration,
+        "images": calibration_images,
+        "method": calibration_method.value if calibration_method else None,
+        "seed": calibration_seed,
+    }
+    precisions = [one.value for one in precision or [Precision.fp32]]
+    if kit is None and len(precisions) > 1:
+        raise typer.BadParameter("several are for a kit: --format trt --kit DIR", param_hint="--precision")
     checking: dict[str, Any] = {"verify": verify, "verify_images": verify_images}
     of_engine: dict[str, Any] = {
         "flavour": flavour.value if flavour is not None else None,
@@ -152,7 +206,8 @@ def export(
     if format is not Format.onnx:
         _check_portable(target, nms, format)
     if format is Format.trt:
-        engine_or_kit(checkpoint, path, kit, given(of_graph), of_engine, checking, named=output is not None)
+        of_graph["calibration"] = _calibration(calibrated)
+        engine_or_kit(checkpoint, path, kit, precisions, given(of_graph), of_engine, checking, named=output is not None)
         return
     foreign = [*given(of_engine), *(["kit"] if kit else ())]
     if foreign:
@@ -163,6 +218,7 @@ def export(
     if checkpoint.exists() and path.exists() and path.samefile(checkpoint):
         raise ConfigError(f"{path}: would be written over the checkpoint; name another file with -o")
     with working(f"exporting {checkpoint.name}"):
+        of_graph.update(precision=precisions[0], calibration=_calibration(calibrated))
         if format is Format.torchscript:
             from autotimm.export import export_to_torchscript
 
@@ -178,9 +234,17 @@ def export(
     written = f"opset {manifest.opset}" if manifest.opset else manifest.format
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-        f"{takes}, {written}, {megabytes:.1f} MB"
+        f"{takes}, {manifest.precision}, {written}, {megabytes:.1f} MB"
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
+    if manifest.quantization is not None:
+        record = manifest.quantization
+        out.print(
+            f"int8: {record.layers - len(record.kept)} of {record.layers} layers, calibrated on {record.image_source}, "
+            f"by {record.method}"
+        )
+    if manifest.accuracy is not None:
+        out.print(f"{manifest.precision}: {manifest.accuracy}")
     print_verification(manifest.verification)
     err.print(f"next: autotimm predict {shlex.quote(str(path))} PHOTO.jpg --save predictions")
 
@@ -228,6 +292,16 @@ def _check_portable(target: Target | None, nms: Nms, format: Format) -> None:  #
         raise ConfigError(f"--target onnxruntime is for ONNX: {what} is always portable")
     if nms is Nms.operator:
         raise ConfigError(f"--nms operator is ONNX Runtime's own: {what} has --nms tensor")
+
+
+def _calibration(given: dict[str, Any]) -> CalibrationSettings | None:
+    """Settings from the options that were given, ``None`` where none was."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not chosen:
+        return None
+    from autotimm.export import CalibrationSettings
+
+    return CalibrationSettings(**chosen)
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from autotimm.export.graph.classification import ClassificationGraph
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph, DetectionSettings, NmsForm
+from autotimm.export.graph.half import in_half
 from autotimm.export.graph.image import ImageGraph
 from autotimm.export.graph.instance import InstanceGraph
 from autotimm.export.graph.semantic import SemanticGraph
@@ -19,7 +20,7 @@ from autotimm.models.instance_segmentor import InstanceSegmentor
 from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.runtime.errors import ConfigError, ExportError
-from autotimm.runtime.manifest import InputMode, Target
+from autotimm.runtime.manifest import InputMode, Precision, Target
 
 DEFAULT_CANDIDATES = 1000
 """Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo can have hundreds above it: with 300, the
@@ -31,6 +32,7 @@ def compose(
     *,
     input: InputMode = "batch",  # noqa: A002 (the option's name)
     target: Target = "onnxruntime",
+    precision: Precision = "fp32",
     candidates: int | None = None,
     nms: Literal["auto"] | NmsForm = "auto",
 ) -> ExportGraph:
@@ -40,14 +42,17 @@ def compose(
         model: the model, with the size and the thresholds of the export.
         input: ``"image"`` puts resizing and mapping back around those stages.
         target: the engines to choose the forms of the stages for.
+        precision: of the network; the graph that int8 is put into afterwards is fp32.
         candidates: detection: how many of the best locations enter NMS.
         nms: detection: the form of NMS; ``"auto"`` goes by the target.
 
     Raises:
         ConfigError: an option of detectors with another model.
-        ExportError: a model without a graph.
+        ExportError: a model without a graph, or with weights that float16 cannot hold.
     """
     graph = _of_batches(model, target, candidates, nms)
+    if precision == "fp16":
+        graph.network = in_half(model.network)
     return ImageGraph(graph, model.preprocess, target) if input == "image" else graph
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from autotimm.export.accuracy import AccuracyMeter, accuracy_settings
 from autotimm.export.archive import Parts, archive_digest, read_parts, write_archive
 from autotimm.export.composition import compose, example_input
 from autotimm.export.delivery import described_by, write_verified
@@ -24,7 +25,7 @@ from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import describe
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
-from autotimm.runtime.manifest import InputMode, Manifest
+from autotimm.runtime.manifest import InputMode, Manifest, Precision
 
 _ARITHMETIC = {f"aten::{name}" for name in ("add", "sub", "rsub", "mul", "div", "pow", "remainder", "floor_divide")}
 """Operators that take a number where they take a second tensor."""
@@ -36,6 +37,11 @@ def export_to_torchscript(
     *,
     batch: int | Literal["dynamic"] = 1,
     input: InputMode = "batch",  # noqa: A002 (the option's name)
+    precision: Precision = "fp32",
+    calibration: object | None = None,
+    data: str | Path | None = None,
+    split: str = "val",
+    max_drop: float | None = None,
     size: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
@@ -58,6 +64,11 @@ def export_to_torchscript(
         batch: number of images the graph takes at once, or ``"dynamic"``.
         input: ``"batch"`` takes images at the size of the network; ``"image"`` one image of any size, which it resizes
             itself, and gives results in the pixels of that image.
+        precision: of the network: ``fp32`` or ``fp16``; torch has no int8 for TorchScript any more.
+        calibration: must be ``None``; here to say so where it is asked for.
+        data: fp16: annotated data, to measure what the precision costs; the manifest records it.
+        split: of the data.
+        max_drop: how much lower the task's main figure may be than in fp32: .01 is one point.
         size: ``(height, width)`` of the network input; the model's own where absent.
         score_threshold: detection: detections below it are dropped; the model's own where absent.
         iou_threshold: detection: IoU above which NMS drops the lower-scored box; the model's own where absent.
@@ -84,13 +95,20 @@ def export_to_torchscript(
     if path.suffix != ".pt":
         raise ConfigError(f"{path}: the name of a TorchScript artifact ends in .pt")
     check_batch(batch, input)
+    if precision == "int8" or calibration is not None:
+        raise ConfigError(
+            "torch has no int8 for TorchScript any more (its quantisation moved to torchao, whose models are no "
+            "TorchScript): export with --format onnx or trt, or with --precision fp16"
+        )
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
+    measured = accuracy_settings(precision, data, split, max_drop)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
-        graph = compose(model, input=input, target="portable", candidates=candidates)
+        graph = compose(model, input=input, target="portable", precision=precision, candidates=candidates)
         parts = _trace(graph, model, batch)
         manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch, input))
+        manifest = replace(manifest, precision=precision)
         return write_verified(
             model,
             _complete(manifest, parts),
@@ -99,6 +117,7 @@ def export_to_torchscript(
             temporary=temporary,
             verify=verify,
             verify_images=verify_images,
+            accuracy=AccuracyMeter(model, measured) if measured is not None else None,
         )
 
 
