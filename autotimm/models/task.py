@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -279,10 +279,13 @@ class TaskModel(TrainableModule):
         """
         from autotimm.export import export_to_onnx, export_to_torchscript
 
-        exporters = {".onnx": export_to_onnx, ".pt": export_to_torchscript}
+        exporters: dict[str, Callable[..., Manifest]] = {".onnx": export_to_onnx, ".pt": export_to_torchscript}
         suffix = Path(path).suffix
         if suffix not in exporters:
-            raise ConfigError(f"{path}: the name of an artifact ends in {' or '.join(exporters)}, not in {suffix!r}")
+            raise ConfigError(
+                f"{path}: the name of an artifact ends in {' or '.join(exporters)}, not in {suffix!r}; engines are "
+                "built by autotimm.export_to_tensorrt(model, PATH)"
+            )
         return exporters[suffix](self, path, **options)
 
 
