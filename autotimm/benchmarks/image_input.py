@@ -28,8 +28,8 @@ from rich.table import Table
 from autotimm.benchmarks.timing import clock
 from autotimm.export import export_to_onnx
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections
-from autotimm.export.tolerances import Matching
 from autotimm.export.internals import internal_values
+from autotimm.export.tolerances import Matching
 from autotimm.models import ImageClassifier, InstanceSegmentor, SemanticSegmentor, TaskModel, YOLOXDetector
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.runtime import Instances, Placement, Predictor, fit_image, list_images, load, load_image
