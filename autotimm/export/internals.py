@@ -29,7 +29,7 @@ def internal_values(artifact: Path, names: Sequence[str]) -> InternalValues:
         artifact: the file; its suffix says how the values are got at.
         names: from :attr:`ExportGraph.internal_names`.
     """
-    run = _of_torchscript(artifact, len(names)) if artifact.suffix.lower() == ".pt" else _of_onnx(artifact, names)
+    run = _of_torchscript(artifact, names) if artifact.suffix.lower() == ".pt" else _of_onnx(artifact, names)
     shape = read_manifest(artifact).inputs[0].shape
     takes_image = len(shape) == 3
     copies = shape[0] if isinstance(shape[0], int) else 1
@@ -54,16 +54,18 @@ def _of_onnx(artifact: Path, names: Sequence[str]) -> _Run:
     return lambda given: session.run(list(names), {session.get_inputs()[0].name: given})
 
 
-def _of_torchscript(artifact: Path, count: int) -> _Run:
+def _of_torchscript(artifact: Path, names: Sequence[str]) -> _Run:
     """The module has a method that gives them after the outputs; it is run as it stands in the file."""
     import torch
 
     from autotimm.runtime.backends.torchscript import load_module
 
     module = load_module(artifact)
+    places = {name: place for place, name in enumerate(module.value_names())}
 
     def run(given: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
         with torch.inference_mode():
-            return [value.numpy() for value in module.values(torch.from_numpy(given))[-count:]]
+            values = module.values(torch.from_numpy(given))
+        return [values[places[name]].numpy() for name in names]
 
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -143,6 +143,7 @@ def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]
             traced = trace(Traced(graph.eval()), {"values": images}, check_trace=False)
             _mend(traced)
             traced.define(_forward(len(graph.output_names)))
+            traced.define(_value_names((*graph.output_names, *graph.internal_names)))
             if batch == "dynamic":
                 _check_free_batch(traced, graph, images[:1])
             _check_operators(operators_of(traced), model)
@@ -165,6 +166,12 @@ def _forward(outputs: int) -> str:
         f"    return ({values})\n",
     )
     return "\n".join(lines)
+
+
+def _value_names(names: Sequence[str]) -> str:
+    """The source of a method that says what ``values`` gives, in its order."""
+    listed = ", ".join(f'"{name}"' for name in names)
+    return f"def value_names(self) -> List[str]:\n    return [{listed}]\n"
 
 
 def _mend(module: Any) -> None:
