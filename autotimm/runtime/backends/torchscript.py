@@ -154,7 +154,7 @@ def _import_torch() -> Any:
 
 @contextmanager
 def _undeprecated() -> Iterator[None]:
-    """Torch advises against TorchScript from 2.9 on; that is for who chooses a format, not for who runs a file."""
+    """Recent releases of torch advise against TorchScript; that is for who chooses a format, not for who runs a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
