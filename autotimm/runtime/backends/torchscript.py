@@ -154,7 +154,7 @@ def _import_torch() -> Any:
 
 @contextmanager
 def _undeprecated() -> Iterator[None]:
-    """Recent releases of torch advise against TorchScript; that is for who chooses a format, not for who runs a file."""
+    """Recent releases of torch advise against TorchScript: advice for who chooses a format, not for who runs a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
