@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class TorchScriptBackend:
                 values = [value.cpu().numpy() for value in outputs]
         except Exception as error:  # TorchScript's exceptions share no base class but this one
             raise ArtifactError(f"{self._path}: torch failed: {_shortened(error)}") from error
-        self._check(values, len(images))
+        self._check(values, images.shape)
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
 
     def close(self) -> None:
@@ -97,9 +97,10 @@ class TorchScriptBackend:
             if self._threads is not None:
                 torch.set_num_threads(before)
 
-    def _check(self, values: list[NDArray[np.generic]], images: int) -> None:
+    def _check(self, values: list[NDArray[np.generic]], taken: tuple[int, ...]) -> None:
+        free = {name: side for name, side in zip(self.inputs[0].shape, taken, strict=False) if isinstance(name, str)}
         found = [TensorSpec(spec.name, str(v.dtype), v.shape) for spec, v in zip(self.outputs, values, strict=False)]
-        described = [TensorSpec(spec.name, spec.dtype, _with(spec.shape, images)) for spec in self.outputs]
+        described = [TensorSpec(spec.name, spec.dtype, _bound(spec.shape, free)) for spec in self.outputs]
         if found != described or len(values) != len(described):
             raise ArtifactError(
                 f"{self._path}: {len(values)} outputs came ({', '.join(map(str, found))}), but its manifest says "
@@ -153,15 +154,15 @@ def _import_torch() -> Any:
 
 @contextmanager
 def _undeprecated() -> Iterator[None]:
-    """Torch advises against TorchScript from 2.9 on; that is for who chooses a format, not for who runs a file."""
+    """Recent releases of torch advise against TorchScript: advice for who chooses a format, not for who runs a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def _with(shape: tuple[int | str, ...], images: int) -> tuple[int, ...]:
-    """A shape of the manifest for a number of images; only the first dimension is ever free."""
-    return tuple(side if isinstance(side, int) else images for side in shape)
+def _bound(shape: tuple[int | str, ...], free: Mapping[str, int]) -> tuple[int | str, ...]:
+    """A shape of the manifest with the sizes that its free dimensions had in an input."""
+    return tuple(free.get(side, side) if isinstance(side, str) else side for side in shape)
 
 
 def _shortened(error: Exception) -> str:
