@@ -409,3 +409,9 @@ def test_a_version_compatible_engine_is_let_bring_its_runtime(make: Make, pycuda
     record = replace(RECORD, version="10.0.1", options={"version_compatible": True})
     backend = TensorRTBackend(make({**COLORS, "version_compatible": True}, record=record))
     assert_colors(backend.run(pixels(2, 4, 6, 3)), pixels(2, 4, 6, 3))
+
+
+def test_an_engine_of_a_dla_goes_to_its_core(make: Make, pycuda: FakeCuda) -> None:
+    record = replace(RECORD, options={"dla_core": 1})
+    backend = TensorRTBackend(make({**COLORS, "dla_core": 1}, record=record))
+    assert_colors(backend.run(pixels(2, 4, 6, 3)), pixels(2, 4, 6, 3))
