@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, cuda_python_of, pycuda_of
+from fake_cuda import FakeCuda
+from fake_cuda_python import cuda_python_of
+from fake_pycuda import pycuda_of
 from fake_tensorrt import BRIGHT, COLORS, bright, colors, tensorrt_of
 
 from autotimm.runtime import (
