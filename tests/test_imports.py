@@ -64,6 +64,12 @@ def test_the_runtime_and_the_commands_import_without_an_engine() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_engines_are_built_and_verified_without_the_core() -> None:
+    names = ["tensorrt", "kit", "golden", "engine_verification", "verifying"]
+    done = without(CORE, f"import importlib\nfor name in {names!r}: importlib.import_module('autotimm.export.' + name)")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [

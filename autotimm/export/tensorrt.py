@@ -19,6 +19,7 @@ from autotimm.runtime.artifact import read_manifest
 from autotimm.runtime.cuda_device import CudaDevice, cuda_device
 from autotimm.runtime.errors import (
     ArtifactError,
+    AutoTimmError,
     BackendUnavailableError,
     ConfigError,
     ExportError,
@@ -170,7 +171,10 @@ def _to_engine(
     # Paths that cannot be written are found out before the build, which can take minutes.
     with replacing(path) as plan, replacing(sidecar_of(path)) as sidecar:
         built = build_plan(library, onnx_path, manifest, options, progress)
-        plan.write_bytes(built.plan)
+        try:
+            plan.write_bytes(built.plan)
+        except OSError as error:  # a full disk names no file, and would be put down to the smaller one
+            raise AutoTimmError(f"{path}: could not be written: {error.strerror or error}") from error
         device = cuda_device()
         manifest = _described(manifest, _record(library, built, options, device, onnx_path, plan))
         manifest = replace(

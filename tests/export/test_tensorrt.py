@@ -317,7 +317,7 @@ def test_a_full_disk_leaves_nothing(use: Any, portable: Path, tmp_path: Path, mo
             return full.write(bytes(content))
 
     monkeypatch.setattr(Path, "write_bytes", onto_a_full_disk)
-    with pytest.raises(AutoTimmError, match=r"model\.engine.*could not be written: No space left on device"):
+    with pytest.raises(AutoTimmError, match=r"model\.engine: could not be written: No space left on device"):
         export_to_tensorrt(portable, old)
     assert written(tmp_path) == {"model.engine"}
     assert old.read_bytes() == b"the engine of last week"

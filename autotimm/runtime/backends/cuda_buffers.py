@@ -199,7 +199,7 @@ def _installed_library() -> tuple[ModuleType, ModuleType]:
             raise BackendUnavailableError(no_driver(name, error)) from error
     raise BackendUnavailableError(
         "running a TensorRT engine needs pycuda or cuda-python, neither of which is installed: "
-        "pip install 'autotimm-deploy[trt]'"
+        "pip install pycuda, or cuda-python where there is no CUDA toolkit to compile pycuda with"
     )
 
 

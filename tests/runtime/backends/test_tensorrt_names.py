@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_cuda import FakeCuda, cuda_python_of, pycuda_of
+from fake_cuda import FakeCuda
+from fake_cuda_python import cuda_python_of
+from fake_pycuda import pycuda_of
 from fake_tensorrt import tensorrt_of
 
 ROOT = Path(__file__).resolve().parents[3]
