@@ -95,7 +95,7 @@ def _cuda_device() -> Finding:
     )
     found = answer if works else answer.partition("BackendUnavailableError: ")[2] or answer
     absent = installed_version("pycuda") == installed_version("cuda-bindings") == ""
-    return Finding("CUDA device for engines", works, found, "pip install 'autotimm-deploy[trt]'" if absent else "")
+    return Finding("CUDA device for engines", works, found, "pip install cuda-python" if absent else "")
 
 
 def _torch_devices() -> tuple[bool, str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, pycuda_of
+from fake_cuda import FakeCuda
+from fake_pycuda import pycuda_of
 from fake_tensorrt import COLORS, colors, tensorrt_of
 
 from autotimm.export import verify

@@ -69,6 +69,7 @@ def tensorrt_of(cuda: FakeCuda, version: str = "10.3.0", name: str = "tensorrt")
             assert isinstance(logger, ILogger)
             self._logger = logger
             self.engine_host_code_allowed = False
+            self.DLA_core = -1
 
         def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
             cuda.enter("deserialize_cuda_engine")
@@ -79,6 +80,7 @@ def tensorrt_of(cuda: FakeCuda, version: str = "10.3.0", name: str = "tensorrt")
                 self._logger.log(ILogger.ERROR, "Version tag does not match.\nCurrent Version: 237, Serialized 239")
                 return None
             assert self.engine_host_code_allowed == plan.get("version_compatible", False)
+            assert self.DLA_core == plan.get("dla_core", -1)
             return ICudaEngine(plan, self._logger)
 
         def __del__(self) -> None:

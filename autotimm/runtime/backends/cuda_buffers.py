@@ -199,15 +199,19 @@ def _installed_library() -> tuple[ModuleType, ModuleType]:
             raise BackendUnavailableError(no_driver(name, error)) from error
     raise BackendUnavailableError(
         "running a TensorRT engine needs pycuda or cuda-python, neither of which is installed: "
-        "pip install 'autotimm-deploy[trt]'"
+        "pip install pycuda, or cuda-python where there is no CUDA toolkit to compile pycuda with"
     )
 
 
 def no_driver(library: str, error: Exception) -> str:
     """The message of a library that is installed and cannot start."""
+    reason = one_line(error)
+    if "initialization error" in reason:  # CUDA_ERROR_NOT_INITIALIZED: what a forked process gets
+        return f"{library} cannot start CUDA ({reason}); perhaps {FORKED}"
     return (
-        f"{library} is installed, but CUDA does not start ({one_line(error)}): check that this machine has an NVIDIA "
-        "GPU and its driver (nvidia-smi), and that a container was started with --gpus all or --runtime nvidia"
+        f"{library} is installed, but CUDA does not start ({reason}): check that this machine has an NVIDIA GPU and a "
+        f"driver as new as the CUDA of {library} (nvidia-smi shows it), and that a container was started with --gpus "
+        "all or --runtime nvidia"
     )
 
 

@@ -24,8 +24,8 @@ _NON_BLOCKING = 1
 """``CU_STREAM_NON_BLOCKING``, which pycuda has no name for."""
 
 _primary_contexts: dict[int, Any] = {}
-"""The retained context of each device. It is never released: pycuda's release of a primary context leaves it on the
-driver's stack of the thread (``context::detach`` takes it that the driver pops it)."""
+"""The retained context of each device. It is never released nor destroyed: pycuda's ``detach`` of a primary context
+leaves it on the driver's stack of the thread, and its destructor detaches it as if it were an ordinary one."""
 _retaining = threading.Lock()
 
 

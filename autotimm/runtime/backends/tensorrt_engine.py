@@ -45,6 +45,9 @@ class TensorRTEngine:
         runtime = trt.Runtime(self._logger)
         if record.version_compatible:
             runtime.engine_host_code_allowed = True  # such a plan brings the runtime of its version along
+        dla_core = record.options.get("dla_core")
+        if dla_core is not None:
+            runtime.DLA_core = dla_core  # the plan says that it is for a DLA, not for which one
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
             raise ArtifactError(f"{path}: {self._title} cannot read it ({said(self._logger)}); {rebuild(path)}")

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, cuda_python_of, pycuda_of
+from fake_cuda import FakeCuda
+from fake_cuda_python import cuda_python_of
+from fake_pycuda import pycuda_of
 from fake_tensorrt import BRIGHT, COLORS, bright, colors, tensorrt_of
 
 from autotimm.runtime import (
@@ -408,4 +410,10 @@ def test_a_plan_by_its_other_name(tmp_path: Path, pycuda: FakeCuda) -> None:
 def test_a_version_compatible_engine_is_let_bring_its_runtime(make: Make, pycuda: FakeCuda) -> None:
     record = replace(RECORD, version="10.0.1", options={"version_compatible": True})
     backend = TensorRTBackend(make({**COLORS, "version_compatible": True}, record=record))
+    assert_colors(backend.run(pixels(2, 4, 6, 3)), pixels(2, 4, 6, 3))
+
+
+def test_an_engine_of_a_dla_goes_to_its_core(make: Make, pycuda: FakeCuda) -> None:
+    record = replace(RECORD, options={"dla_core": 1})
+    backend = TensorRTBackend(make({**COLORS, "dla_core": 1}, record=record))
     assert_colors(backend.run(pixels(2, 4, 6, 3)), pixels(2, 4, 6, 3))

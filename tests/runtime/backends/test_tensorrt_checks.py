@@ -190,9 +190,7 @@ def test_tensorrt_without_its_libraries(tmp_path: Path, monkeypatch: pytest.Monk
 def test_without_a_library_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pycuda.driver", "cuda.bindings.runtime", "cuda.cudart"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        BackendUnavailableError, match=r"needs pycuda or cuda-python.* pip install 'autotimm-deploy\[trt"
-    ):
+    with pytest.raises(BackendUnavailableError, match=r"needs pycuda or cuda-python.* pip install pycuda, or cuda"):
         cuda_buffers.open_device()
 
 
@@ -205,6 +203,18 @@ def test_pycuda_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
         BackendUnavailableError, match=r"pycuda is installed, but CUDA does not start \(libcuda\.so\.1: "
     ):
         cuda_buffers.open_device()
+
+
+def test_a_process_forked_from_one_that_used_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was another library that used it, so only the driver knows."""
+    error = type("Error", (Exception,), {})
+
+    def init() -> None:
+        raise error("cuInit failed: initialization error")
+
+    driver = SimpleNamespace(init=init, Error=error)
+    with pytest.raises(BackendUnavailableError, match=r"perhaps CUDA was started before this process was forked"):
+        pycuda_memory.open_device(driver, 0)
 
 
 def test_cuda_python_without_a_driver() -> None:

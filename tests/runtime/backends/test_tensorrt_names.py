@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_cuda import FakeCuda, cuda_python_of, pycuda_of
+from fake_cuda import FakeCuda
+from fake_cuda_python import cuda_python_of
+from fake_pycuda import pycuda_of
 from fake_tensorrt import tensorrt_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,8 +49,8 @@ CLASSES = {
     "create_engine_inspector": "EngineInspector",
 }
 """What the objects of TensorRT are called in the code: as variables, attributes, or by the method that gives them."""
-SOMETHING_ELSE = {"tensorrt_inspection.py": {"layer", "tensor"}}
-"""Names that mean other things in a module: there, layers and tensors are pieces of JSON."""
+SOMETHING_ELSE = {"tensorrt_inspection.py": {"layer", "tensor"}, "tensorrt.py": {"engine"}}
+"""Names that mean other things in a module: pieces of JSON, a path."""
 OF_PYCUDA = {
     "driver": "",
     "device": "Device",
