@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         YOLOXAugmentation,
     )
     from autotimm.evaluation import evaluate
-    from autotimm.export import export_to_onnx, export_to_tensorrt, verify
+    from autotimm.export import export_to_onnx, export_to_tensorrt, export_to_torchscript, verify
     from autotimm.metrics import MetricConfig
     from autotimm.models import (
         BackboneConfig,
@@ -61,6 +61,7 @@ _HOMES = {
     "evaluate": "autotimm.evaluation",
     "export_to_onnx": "autotimm.export",
     "export_to_tensorrt": "autotimm.export",
+    "export_to_torchscript": "autotimm.export",
     "list_backbones": "autotimm.models",
     "list_optimizers": "autotimm.optim",
     "list_schedulers": "autotimm.optim",
@@ -96,6 +97,7 @@ __all__ = [
     "export",
     "export_to_onnx",
     "export_to_tensorrt",
+    "export_to_torchscript",
     "list_backbones",
     "list_optimizers",
     "list_schedulers",

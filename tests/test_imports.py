@@ -114,6 +114,18 @@ def test_an_artifact_runs_without_the_core(classifier_artifact: Path, color_imag
     assert command_without(CORE, "doctor").returncode == 0
 
 
+def test_a_torchscript_artifact_runs_on_torch_alone(
+    trained_checkpoint: Path, color_images: Path, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "colors.pt"
+    autotimm.export_to_torchscript(trained_checkpoint, artifact, verify=False)
+    others = (*(name for name in CORE if name != "torch"), "onnxruntime")
+    image = next((color_images / "val" / "red").iterdir())
+    predicted = command_without(others, "predict", artifact, image, "--json", "-")
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(json.loads(predicted.stdout)[0]["predictions"]) == 3
+
+
 def test_a_public_name_says_what_it_needs() -> None:
     done = without(CORE, "import autotimm\nautotimm.ImageClassifier")
     assert done.returncode == 1

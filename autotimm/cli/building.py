@@ -112,7 +112,13 @@ def build(
     build_engine(artifact, path, {**options, "verify": verify, "verify_images": verify_images})
 
 
-_DEFAULTS = {"batch": 1, "nms": "auto", "version_compatible": False, "hardware_compatibility": "none"}
+_DEFAULTS = {
+    "batch": 1,
+    "input": "batch",
+    "split": "val",
+    "version_compatible": False,
+    "hardware_compatibility": "none",
+}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +130,7 @@ def engine_or_kit(
     source: Path,
     path: Path,
     kit: Path | None,
+    precisions: list[Any],
     of_graph: dict[str, Any],
     of_engine: dict[str, Any],
     checking: dict[str, Any],
@@ -136,12 +143,15 @@ def engine_or_kit(
         source: a checkpoint, or an ONNX artifact.
         path: the engine.
         kit: the folder of the kit, where one is asked for.
+        precisions: of the kit's artifacts; one, where there is no kit.
         of_graph: options of the ONNX export that differ from their defaults.
         of_engine: options of the engine.
         checking: ``verify`` and ``verify_images``.
         named: whether the user named the engine, and with it the files of the kit.
     """
     is_artifact = source.suffix.lower() == ".onnx"
+    if precisions != ["fp32"] and (kit is None or is_artifact):
+        of_graph = {"precision": precisions[0], **of_graph}
     if is_artifact and of_graph:
         raise typer.BadParameter(
             f"{', '.join('--' + name.replace('_', '-') for name in of_graph)}: the graph of {source.name} is done; "
@@ -160,6 +170,7 @@ def engine_or_kit(
             source,
             kit,
             name=path.stem if named else "",
+            precisions=precisions,
             options=EngineOptions(**{name.removeprefix("profile_"): value for name, value in of_engine.items()}),
             verify_images=checking["verify_images"],
             onnx_options={**of_graph, **({} if checking["verify"] else {"verify": False})},

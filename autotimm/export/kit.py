@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import shlex
@@ -24,6 +23,13 @@ if TYPE_CHECKING:
     from autotimm.models.task import TaskModel
 
 GOLDEN = "golden"
+
+
+_NOT_OF: dict[Precision, tuple[str, ...]] = {
+    "fp32": ("calibration", "data", "split", "max_drop"),
+    "fp16": ("calibration",),
+}
+"""Options of an export that a precision has no use for."""
 
 
 def write_kit(
@@ -88,9 +94,10 @@ def _artifacts(
     stem = name or (Path(source).stem if isinstance(source, str | Path) else source.architecture)
     paths = []
     for precision in dict.fromkeys(precisions):
-        chosen: dict[str, Any] = {"verify_images": images, **onnx_options, "target": "portable"}
-        if precision != "fp32" or "precision" in inspect.signature(export_to_onnx).parameters:
-            chosen["precision"] = precision
+        chosen = {"verify_images": images, **onnx_options, "target": "portable", "precision": precision}
+        for option in _NOT_OF.get(precision, ()):  # those of another precision in the kit
+            if len(precisions) > 1:
+                chosen.pop(option, None)
         paths.append(root / f"{stem}.{precision}.onnx")
         export_to_onnx(source, paths[-1], **chosen)
     return paths

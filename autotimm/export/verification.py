@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
+from autotimm.export.image_comparison import network_pixels
 from autotimm.export.instance_comparison import compare_mask_probabilities, compare_masks_of_objects
-from autotimm.export.tolerances import tolerance_of
+from autotimm.export.tolerances import matching_of, tolerance_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
 from autotimm.runtime.manifest import Manifest, Task, Verification
@@ -60,24 +63,26 @@ def verify_artifact(
         answers = predictor.predict(pictures.images, batch_size=_two_if_free(predictor), on_error="return")
         expected = reference.predict(pictures.images, batch_size=_two_if_free(reference), on_error="return")
         for ours, theirs in zip(answers, expected, strict=True):
-            _compare(differences, theirs, ours, predictor.manifest, tolerance)
+            _compare(differences, theirs, ours, predictor.manifest)
         readable = [index for index, answer in enumerate(expected) if not isinstance(answer, ImageError)]
-        prepared = [reference.prepare(pictures.images[index])[0] for index in readable]
+        given = _Inputs(predictor, [pictures.images[index] for index in readable])
+        prepared = list(network_pixels(differences, Path(artifact), predictor, given))
         if predictor.manifest.task == "instance_segmentation":
-            for pixels in prepared:
-                compare_mask_probabilities(differences, reference, predictor, pixels)
+            same_object = matching_of(predictor.manifest).iou
+            for image, pixels in zip(given, prepared, strict=True):
+                compare_mask_probabilities(differences, reference, predictor, image, pixels, same_object)
     if compare_candidates is not None:
         from autotimm.export.candidates import candidates_of
 
         candidates = candidates_of(Path(artifact))
-        for pixels in prepared:
-            compare_candidates(differences, pixels, candidates(pixels))
+        for image, pixels in zip(given, prepared, strict=True):
+            compare_candidates(differences, pixels, candidates(image))
     if compare_logits is not None:
         from autotimm.export.logits import logits_of
 
         logits = logits_of(Path(artifact))
-        for pixels in prepared:
-            compare_logits(differences, pixels, logits(pixels))
+        for image, pixels in zip(given, prepared, strict=True):
+            compare_logits(differences, pixels, logits(image))
     _check_something_was_compared(differences, Path(artifact), len(answers), reference.manifest.task)
     _note_shares(differences)
     exceeding = differences.exceeding(tolerance)
@@ -91,6 +96,17 @@ def verify_artifact(
         worst={name: float(f"{value:.4g}") for name, value in differences.worst.items()},
         tolerance=tolerance,
     )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run of an artifact takes, image by image: those of any size are not all held at once."""
+
+    predictor: Predictor
+    images: Sequence[Path | NDArray[np.uint8]]
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self.predictor.prepare(image)[0] for image in self.images)
 
 
 def _check_something_was_compared(differences: Differences, artifact: Path, images: int, task: Task) -> None:
@@ -117,11 +133,15 @@ def _check_something_was_compared(differences: Differences, artifact: Path, imag
 def _note_shares(differences: Differences) -> None:
     """Detections without a partner, over all; a borderline one in each image is no cause for doubt."""
     counts = differences.compared
+    if "labels_apart" in counts:
+        differences.note("labels_apart_share", counts["labels_apart"] / max(1, counts["images"]))
     if "detections" not in counts:
         return
     detections = max(1, counts["detections"])
     differences.note("unmatched_share", counts["unmatched"] / detections)
     differences.note("borderline_share", max(0, counts["borderline"] - counts["images"]) / detections)
+    if counts["certain"]:
+        differences.note("certain_unmatched_share", counts["unmatched"] / counts["certain"])
     if counts["masks"]:
         differences.note("mask_share", counts["masks_apart"] / counts["masks"])
 
@@ -167,17 +187,15 @@ def check_same_model(artifact: Path, ours: Manifest, theirs: Manifest) -> None:
             )
 
 
-def _compare(
-    differences: Differences, theirs: object, ours: object, manifest: Manifest, tolerance: dict[str, float]
-) -> None:
+def _compare(differences: Differences, theirs: object, ours: object, manifest: Manifest) -> None:
     if isinstance(theirs, ImageError):
         return
     if isinstance(theirs, Classification) and isinstance(ours, Classification):
-        compare_classifications(differences, theirs, ours)
+        compare_classifications(differences, theirs, ours, matching_of(manifest))
     elif isinstance(theirs, Detections) and isinstance(ours, Detections):
-        _compare_boxes(differences, theirs, ours, manifest, tolerance)
+        _compare_boxes(differences, theirs, ours, manifest)
     elif isinstance(theirs, Instances) and isinstance(ours, Instances):
-        pairs = _compare_boxes(differences, theirs, ours, manifest, tolerance)
+        pairs = _compare_boxes(differences, theirs, ours, manifest)
         compare_masks_of_objects(differences, theirs, ours, pairs)
     elif isinstance(theirs, SemanticMask) and isinstance(ours, SemanticMask):
         compare_masks(differences, theirs, ours)
@@ -188,7 +206,6 @@ def _compare_boxes(
     theirs: Detections | Instances,
     ours: Detections | Instances,
     manifest: Manifest,
-    tolerance: dict[str, float],
 ) -> NDArray[np.intp]:
     return compare_detections(
         differences,
@@ -196,8 +213,7 @@ def _compare_boxes(
         ours,
         manifest.preprocess.place(*theirs.image_size),
         thresholds=manifest.thresholds,
-        box_tolerance=tolerance["box_px"],
-        score_tolerance=tolerance["score"],
+        matching=matching_of(manifest),
         across_classes=bool(manifest.postprocessing.get("class_agnostic_nms")),
     )
 

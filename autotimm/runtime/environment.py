@@ -34,6 +34,7 @@ class Finding:
 
 PURPOSES = (
     ("predicting on ONNX artifacts", "cpu", ("onnxruntime",)),
+    ("predicting on TorchScript artifacts", "torchscript", ("torch",)),
     (
         "training and reading checkpoints",
         "train",
@@ -50,6 +51,7 @@ def diagnose() -> list[Finding]:
         Finding("autotimm", True, f"{__version__}, Python {platform.python_version()}, {platform.platform()}", ""),
         Finding("processor", True, f"{cpu_name()}, {usable_cpus()} CPUs for this process", ""),
     ]
+    torch_works, torch_devices = _torch_devices() if installed_version("torch") else (True, "")
     for purpose, extra, names in PURPOSES:
         if extra == "cpu":
             findings.append(_onnxruntime(purpose))
@@ -57,7 +59,7 @@ def diagnose() -> list[Finding]:
         versions = {name: installed_version(name) for name in names}
         absent = [name for name, version in versions.items() if not version]
         found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        works, devices = _torch_devices() if versions.get("torch") else (True, "")
+        works, devices = (torch_works, torch_devices) if versions.get("torch") else (True, "")
         remedy = "" if works and not absent else f"pip install 'autotimm-deploy[{extra}]'"
         findings.append(Finding(purpose, works and not absent, (found or "nothing") + devices, remedy))
     return [*findings, *(_tensorrt(flavour) for flavour in TITLES), _cuda_device()]

@@ -21,8 +21,8 @@ from autotimm.runtime.backends.tensorrt_checks import check_device, check_record
 from autotimm.runtime.backends.tensorrt_engine import Shape, TensorRTEngine
 from autotimm.runtime.backends.tensorrt_library import import_tensorrt
 from autotimm.runtime.errors import ArtifactError, BackendUnavailableError, ConfigError, one_line
+from autotimm.runtime.files import check_file
 from autotimm.runtime.manifest import Manifest
-from autotimm.runtime.onnx_metadata import check_file
 from autotimm.runtime.sidecar import EngineRecord, read_sidecar
 
 PROVIDER = "cuda"
