@@ -442,3 +442,47 @@ def test_a_golden_output_stands_in_for_the_artifact(portable: Path, tmp_path: Pa
     shutil.copyfile(portable, tmp_path / "output.npz")
     with pytest.raises(ArtifactError, match="cannot be read"):
         open_golden(tmp_path)
+
+
+def test_an_engine_that_can_run_is_compared_with_its_artifact(
+    use: Any, portable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autotimm.export import engine_verification, tensorrt
+    from autotimm.runtime.cuda_device import CudaDevice
+    from autotimm.runtime.errors import VerificationError
+    from autotimm.runtime.manifest import Verification
+
+    use()
+    records: list[Verification | Exception] = [
+        Verification("passed", "equal", images=6),
+        Verification("failed", "probability 0.2 is over 0.0001"),
+        BackendUnavailableError("running an engine needs pycuda"),
+    ]
+
+    def compare(engine: Path, against: Path, *, images: object) -> Verification:
+        assert read_manifest(engine).engine is not None  # it can be loaded: its manifest is beside it
+        assert against == portable
+        record = records.pop(0)
+        if isinstance(record, Exception):
+            raise record
+        return record
+
+    monkeypatch.setattr(tensorrt, "cuda_device", lambda: CudaDevice("Orin", "8.7", "12.6"))
+    monkeypatch.setattr(engine_verification, "compare_with_artifact", compare)
+    manifest = export_to_tensorrt(portable, tmp_path / "model.engine")
+    assert manifest.verification.status == "passed"
+    assert manifest.engine is not None
+    assert (manifest.engine.gpu, manifest.engine.compute_capability, manifest.engine.cuda) == ("Orin", "8.7", "12.6")
+    with pytest.raises(
+        VerificationError, match=r"other\.engine: the engine does not give the answers of .*0\.2 is over"
+    ):
+        export_to_tensorrt(portable, tmp_path / "other.engine")
+    rejected = tmp_path / "other.rejected.engine"
+    assert read_manifest(rejected).verification.status == "failed"
+    assert read_manifest(rejected).engine.plan_sha256 == sha256_of(rejected)  # type: ignore[union-attr]
+    manifest = export_to_tensorrt(portable, tmp_path / "third.engine")
+    assert manifest.verification.status == "not run"
+    assert manifest.verification.reason.startswith("running an engine needs pycuda; complete it on the device: ")
+    assert export_to_tensorrt(portable, tmp_path / "x.engine", verify=False).verification.reason == "not asked for"
+    names = {f"{name}.engine{end}" for name in ("model", "other.rejected", "third", "x") for end in ("", ".json")}
+    assert written(tmp_path) == names
