@@ -35,7 +35,7 @@ class ImageResize(nn.Module):
         if self.preprocess.fit == "letterbox":
             inside = rows.is_inside()[:, None] & per_channel(columns.is_inside())
             padded = torch.where(inside, pixels.flatten(1), float(self.preprocess.pad_value))
-            pixels = padded.unflatten(1, (columns.side, 3))
+            pixels = torch.unflatten(padded, 1, (columns.side, 3))
         return pixels.unsqueeze(0), rows, columns
 
     def _scaled(self, image: Tensor, rows: Axis, columns: Axis) -> Tensor:

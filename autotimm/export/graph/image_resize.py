@@ -42,11 +42,12 @@ def resize_bilinear(image: Tensor, rows: Axis, columns: Axis) -> Tensor:
     w = per_channel(torch.where(left == right, 0.0, w))  # at the edge no mixture of one pixel with itself
     v = v[:, None]
     near = image.index_select(0, torch.cat((upper, lower))).index_select(1, torch.cat((left, right)))
-    first, second = near.flatten(1).float().split(3 * columns.side, dim=1)
+    near = near.flatten(1).float()
+    first, second = near[:, : 3 * columns.side], near[:, 3 * columns.side :]
     mixed = torch.floor((first * 2048 + (second - first) * w) / 16)
     above, below = mixed[: rows.side], mixed[rows.side :]
     levels = torch.floor((_share(above, 2048 - v) + _share(below, v) + 2) / 4)
-    return levels.unflatten(1, (columns.side, 3))
+    return torch.unflatten(levels, 1, (columns.side, 3))
 
 
 def per_channel(values: Tensor) -> Tensor:
