@@ -24,7 +24,8 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" \
+		--numprocesses auto --maxprocesses 4 --dist loadfile  # a process a core, each with one thread of torch
 
 # Trains on the reference data in ../shared for some minutes; not part of CI.
 trial: setup
