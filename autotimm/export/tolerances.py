@@ -31,8 +31,8 @@ FP16: dict[Task, dict[str, float]] = {
     "instance_segmentation": {**_BOXES_FP16, "mask_probability": 0.5},
     "semantic_segmentation": {"pixel_share": 0.02, "relative_logit": 0.02},
 }
-"""Half precision has 11 bits, so that single boxes move by pixels: the width is the exponential of a logit. YOLOX-nano on
-16 photos of COCO: 9 px and a score of .034 at worst. So shares are held to a limit, and the worst is recorded only."""
+"""Half precision has 11 bits, so that single boxes move by pixels: the width is the exponential of a logit. YOLOX-nano
+on 16 photos of COCO: 9 px and a score of .034 at worst. So shares are held to a limit, and the worst is recorded."""
 _BOXES_INT8 = {"certain_unmatched_share": 0.15, "candidate_score_share": 0.5}
 INT8: dict[Task, dict[str, float]] = {
     "classification": {"probability": 0.5, "labels_apart_share": 0.1, "label_errors": 0.0},
