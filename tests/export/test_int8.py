@@ -12,15 +12,19 @@ from onnx import numpy_helper
 from autotimm.evaluation import evaluate
 from autotimm.export import CalibrationSettings, export_to_onnx
 from autotimm.export.accuracy import accuracy_settings
+from autotimm.export.comparison import Differences, compare_detections
 from autotimm.export.onnx import embed_manifest
 from autotimm.export.quantization import QuantizableGraph
 from autotimm.export.sensitivity import AnswerError, answers, choose_kept, rank_layers
-from autotimm.export.verification import verify_artifact
+from autotimm.export.tolerances import _MATCHING, INT8
+from autotimm.export.verification import _note_shares, verify_artifact
 from autotimm.models import load_checkpoint
 from autotimm.models.torch_backend import predictor_of
 from autotimm.runtime import Manifest, load, read_manifest
 from autotimm.runtime.errors import ConfigError, VerificationError
 from autotimm.runtime.pictures import choose_pictures
+from autotimm.runtime.preprocess import Preprocess
+from autotimm.runtime.results import Detections
 
 
 @pytest.fixture(scope="module")
@@ -64,28 +68,22 @@ def test_a_wrong_scale_is_found(quantized: Path, trained_checkpoint: Path, tmp_p
     assert record.status == "failed"
 
 
-def test_a_wrong_scale_of_a_detector_is_found(detector_checkpoint: Path, color_images: Path, tmp_path: Path) -> None:
-    """Also where hardly anything is detected any more."""
-    from autotimm.export.candidates import against_model
-
-    path = tmp_path / "detector.onnx"
-    manifest = export_to_onnx(detector_checkpoint, path, precision="int8", calibration=color_images, verify=False)
-    model = load_checkpoint(detector_checkpoint)
-    sound = onnx.load(path)
-    statuses = []
-    for factor in (1, 40):
-        proto = onnx.ModelProto()
-        proto.CopyFrom(sound)
-        for value in proto.graph.initializer:
-            if value.name.endswith("_scale") and value.name.startswith("silu"):
-                value.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(value) * np.float32(factor), value.name))
-        embed_manifest(proto, manifest)
-        onnx.save(proto, path)
-        record = verify_artifact(
-            path, predictor_of(model), pictures=choose_pictures(None, []), compare_candidates=against_model(model)
-        )  # fmt: skip
-        statuses.append(record.status)
-    assert statuses == ["passed", "failed"]
+@pytest.mark.parametrize(("found", "passes"), [(20, True), (10, False), (0, False)])
+def test_lost_detections_are_found(found: int, passes: bool) -> None:
+    """Of twenty objects with a certain score and a hundred at the threshold only so many are left."""
+    corners = np.arange(120, dtype=np.float32)[:, None] * 30
+    boxes = np.concatenate([corners, corners, corners + 20, corners + 20], axis=1)
+    scores = np.where(np.arange(120) < 20, 0.8, 0.02).astype(np.float32)
+    ours, theirs = (
+        Detections((4000, 4000), ("cell",), boxes[:count], scores[:count], np.zeros(count, np.int32))
+        for count in (found, 120)
+    )
+    differences = Differences()
+    placement = Preprocess(size=(4000, 4000)).place(4000, 4000)
+    limits = {"score": 0.01, "iou": 0.5, "max_detections": 200}
+    compare_detections(differences, theirs, ours, placement, thresholds=limits, matching=_MATCHING["int8"])
+    _note_shares(differences)
+    assert (not differences.exceeding(INT8["detection"])) == passes
 
 
 def test_too_much_lost_is_rejected(
