@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,6 +23,8 @@ class Differences:
 
     compared: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
+    sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Over all images, of what a share is made of at the end."""
 
     def note(self, name: str, values: NDArray[np.floating] | float) -> None:
         """Take the largest of ``values`` into account; NaN counts as infinitely wrong."""
@@ -54,6 +56,10 @@ def compare_classifications(
     differences.note("relative_probability", gap / expected.max())
     lead = float(expected.max() - expected[actual.argmax()])  # of the reference's best class over the artifact's
     differences.compared["labels_apart"] += int(lead > matching.score)
+    # What a classifier says is how far it goes from "could be any": without that, constant answers would pass.
+    any_class = 1 / len(expected) if abs(expected.sum() - 1) < 1e-3 and len(expected) > 1 else 0.5
+    differences.sums["probability"] += float(np.abs(expected - any_class).sum())
+    differences.sums["probability_gap"] += float(gap.sum())
     labels = artifact.labels
     in_range = (labels >= 0) & (labels < len(expected))
     differences.note("label_errors", float(len(labels) - len(set(labels[in_range].tolist()))))

@@ -29,6 +29,9 @@ _SAMPLE = 1 << 14
 _TOGETHER = 128 << 20
 """Bytes of values that are fetched from one run."""
 
+_AT_FIRST = 16
+"""Values fetched together while their sizes are not known."""
+
 Feed = dict[str, NDArray[np.uint8]]
 
 
@@ -152,16 +155,17 @@ def _histograms(
 
 
 def _in_parts(session: Any, names: Sequence[str], feed: Feed) -> Iterator[list[str]]:
-    """Names of values that are fetched together; sizes are found by fetching each once."""
+    """Names of values that are fetched together; sizes are found by fetching a few at a time."""
     part: list[str] = []
     size = 0
-    for name in names:
-        (value,) = session.run([name], feed) if len(names) > 1 else (np.zeros(0, np.float32),)
-        if part and size + value.nbytes > _TOGETHER:
-            yield part
-            part, size = [], 0
-        part.append(name)
-        size += value.nbytes
+    for start in range(0, len(names), _AT_FIRST):
+        few = names[start : start + _AT_FIRST]
+        for name, value in zip(few, session.run(few, feed), strict=True):
+            if part and size + value.nbytes > _TOGETHER:
+                yield part
+                part, size = [], 0
+            part.append(name)
+            size += value.nbytes
     yield part
 
 

@@ -24,26 +24,25 @@ FP32: dict[Task, dict[str, float]] = {
 """Largest differences allowed in fp32. The boxes and scores are what official YOLOX exports are held to; observed
 differences are about a hundred times smaller."""
 
-_BOXES_FP16 = {
-    "box_px": 4.0,
-    "score": 0.02,
-    "unmatched_share": 0.02,
-    "borderline_share": 0.1,
-    "candidate_score": 0.02,
-}
+_BOXES_FP16 = {"certain_unmatched_share": 0.1, "candidate_score_share": 0.1}
 FP16: dict[Task, dict[str, float]] = {
     "classification": {"probability": 0.02, "relative_probability": 0.05, "label_errors": 0.0},
     "detection": _BOXES_FP16,
-    "instance_segmentation": {**_BOXES_FP16, "mask_share": 0.1, "mask_probability": 0.2},
+    "instance_segmentation": {**_BOXES_FP16, "mask_probability": 0.5},
     "semantic_segmentation": {"pixel_share": 0.02, "relative_logit": 0.02},
 }
+"""Half precision has 11 bits, so that single boxes move by pixels: the width is the exponential of a logit. YOLOX-nano
+on 16 photos of COCO: 9 px and a score of .034 at worst. So shares are held to a limit, and the worst is recorded."""
 _BOXES_INT8 = {"certain_unmatched_share": 0.15, "candidate_score_share": 0.5}
 INT8: dict[Task, dict[str, float]] = {
-    "classification": {"probability": 0.5, "labels_apart_share": 0.1, "label_errors": 0.0},
+    "classification": {"probability_share": 0.5, "labels_apart_share": 0.1, "label_errors": 0.0},
     "detection": _BOXES_INT8,
-    "instance_segmentation": {**_BOXES_INT8, "mask_probability": 1.0},
-    "semantic_segmentation": {"pixel_share": 0.2, "relative_logit": 0.4},
+    "instance_segmentation": _BOXES_INT8,
+    "semantic_segmentation": {"pixel_share": 0.2, "relative_logit": 0.5},
 }
+"""Eight bits move every number, so that this finds what is broken and not what is a little worse: that is for
+``--max-drop``. YOLOX-nano on 16 photos of COCO: 1.6 % of the certain detections without a partner, a box 85 px off and
+a score .22 at worst."""
 _BY_PRECISION: dict[Precision, dict[Task, dict[str, float]]] = {"fp32": FP32, "fp16": FP16, "int8": INT8}
 
 
@@ -61,7 +60,7 @@ class Matching:
 
 _MATCHING: dict[Precision, Matching] = {
     "fp32": Matching(0.9, 0.3, 1e-3),
-    "fp16": Matching(0.9, 1.0, 0.02),
+    "fp16": Matching(0.8, 1.0, 0.05),
     "int8": Matching(0.5, 4.0, 0.15),
 }
 

@@ -132,9 +132,10 @@ def _check_something_was_compared(differences: Differences, artifact: Path, imag
 
 def _note_shares(differences: Differences) -> None:
     """Detections without a partner, over all; a borderline one in each image is no cause for doubt."""
-    counts = differences.compared
+    counts, sums = differences.compared, differences.sums
     if "labels_apart" in counts:
         differences.note("labels_apart_share", counts["labels_apart"] / max(1, counts["images"]))
+        differences.note("probability_share", sums["probability_gap"] / max(sums["probability"], 1e-6))
     if "detections" not in counts:
         return
     detections = max(1, counts["detections"])

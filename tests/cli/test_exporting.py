@@ -156,3 +156,15 @@ def test_verify_against_another_model(
     assert "no such file" in run("verify", tmp_path / "none.onnx", "--against", trained_checkpoint).complaint
     assert "no such file" in run("verify", detector_artifact, "--against", tmp_path / "none.onnx").complaint
     assert read_manifest(detector_artifact).verification.status == "passed"
+
+
+def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.onnx"
+    options = ("--calibration", color_images / "train", "--calibration-images", 4, "--calibration-method", "minmax")
+    outcome = run("export", trained_checkpoint, "-o", path, "--precision", "int8", *options, "--target", "portable")
+    assert outcome.status == 0, outcome.err
+    assert ", int8, opset 18, " in outcome.out.splitlines()[0]
+    assert outcome.out.splitlines()[1].endswith("layers, calibrated on 4 of 18 images: train, by minmax")
+    refused = run("export", trained_checkpoint, "-o", path, "--calibration", color_images)
+    assert refused.status == 1
+    assert "calibration is for int8, and the precision is fp32" in refused.err

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.image_operator import FILTERS, resize_antialiased
 from autotimm.export.graph.image_placement import Axis, place
-from autotimm.export.graph.image_resize import resize_bilinear, resize_by_matrices, resize_nearest
+from autotimm.export.graph.image_resize import per_channel, resize_bilinear, resize_by_matrices, resize_nearest
 from autotimm.export.graph.semantic import SemanticGraph
 from autotimm.runtime.manifest import Target
 from autotimm.runtime.preprocess import Preprocess
@@ -33,8 +33,9 @@ class ImageResize(nn.Module):
         rows, columns = place(self.preprocess, image)
         pixels = self._scaled(image, rows, columns)
         if self.preprocess.fit == "letterbox":
-            inside = rows.is_inside()[:, None, None] & columns.is_inside()[:, None]
-            pixels = torch.where(inside, pixels, float(self.preprocess.pad_value))
+            inside = rows.is_inside()[:, None] & per_channel(columns.is_inside())
+            padded = torch.where(inside, pixels.flatten(1), float(self.preprocess.pad_value))
+            pixels = torch.unflatten(padded, 1, (columns.side, 3))
         return pixels.unsqueeze(0), rows, columns
 
     def _scaled(self, image: Tensor, rows: Axis, columns: Axis) -> Tensor:

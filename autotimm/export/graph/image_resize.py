@@ -39,13 +39,20 @@ def resize_bilinear(image: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """
     upper, lower, v = _taps(rows)
     left, right, w = _taps(columns)
-    w = torch.where(left == right, 0.0, w)[:, None]  # at the edge no mixture of one pixel with itself
-    v = v[:, None, None]
-    near = image.index_select(0, torch.cat((upper, lower))).index_select(1, torch.cat((left, right))).float()
-    first, second = near[:, : columns.side], near[:, columns.side :]
+    w = per_channel(torch.where(left == right, 0.0, w))  # at the edge no mixture of one pixel with itself
+    v = v[:, None]
+    near = image.index_select(0, torch.cat((upper, lower))).index_select(1, torch.cat((left, right)))
+    near = near.flatten(1).float()
+    first, second = near[:, : 3 * columns.side], near[:, 3 * columns.side :]
     mixed = torch.floor((first * 2048 + (second - first) * w) / 16)
     above, below = mixed[: rows.side], mixed[rows.side :]
-    return torch.floor((_share(above, 2048 - v) + _share(below, v) + 2) / 4)
+    levels = torch.floor((_share(above, 2048 - v) + _share(below, v) + 2) / 4)
+    return torch.unflatten(levels, 1, (columns.side, 3))
+
+
+def per_channel(values: Tensor) -> Tensor:
+    """``[w]`` to ``[3 w]``, for rows of interleaved channels: over an axis of three, ONNX Runtime broadcasts slowly."""
+    return values[:, None].expand(-1, 3).flatten()
 
 
 def _taps(axis: Axis) -> tuple[Tensor, Tensor, Tensor]:
