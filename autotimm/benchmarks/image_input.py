@@ -29,6 +29,7 @@ from autotimm.benchmarks.timing import clock
 from autotimm.export import export_to_onnx
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections
 from autotimm.export.internals import internal_values
+from autotimm.export.tolerances import Matching
 from autotimm.models import ImageClassifier, InstanceSegmentor, SemanticSegmentor, TaskModel, YOLOXDetector
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.runtime import Instances, Placement, Predictor, fit_image, list_images, load, load_image
@@ -51,6 +52,7 @@ SIZES = (
     (3000, 4000),
 )
 """``(height, width)`` of the photos."""
+MATCHING = Matching(iou=0.9, box_px=0.5, score=5e-3)
 TIMED = ((720, 1280), (3000, 4000))
 
 
@@ -157,7 +159,7 @@ def _differences(
 ) -> NDArray[np.intp]:
     """Note what lies between two results of one photo, boxes in its own pixels; which objects are the same."""
     if isinstance(expected, Classification) and isinstance(found, Classification):
-        compare_classifications(differences, expected, found)
+        compare_classifications(differences, expected, found, MATCHING)
     if isinstance(expected, Detections | Instances) and isinstance(found, Detections | Instances):
         return compare_detections(
             differences,
@@ -165,8 +167,7 @@ def _differences(
             found,
             Placement(expected.image_size, expected.image_size, (0, 0)),
             thresholds=thresholds,
-            box_tolerance=0.5,
-            score_tolerance=5e-3,
+            matching=MATCHING,
         )
     return np.empty((0, 2), np.intp)
 

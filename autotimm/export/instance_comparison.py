@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.export.comparison import SAME_OBJECT_IOU, Differences, iou_matrix, match
+from autotimm.export.comparison import Differences, iou_matrix, match
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.segmentation_results import Instances
 
@@ -45,6 +45,7 @@ def compare_mask_probabilities(
     artifact: Predictor,
     image: NDArray[np.uint8],
     pixels: NDArray[np.uint8],
+    same_object_iou: float,
 ) -> None:
     """The mask head's own answers for one image: of the same objects, cell by cell.
 
@@ -54,6 +55,7 @@ def compare_mask_probabilities(
         artifact: runs on ``image``.
         image: what the artifact takes.
         pixels: the network input ``[H, W, 3]`` that the artifact makes of it.
+        same_object_iou: objects of one class whose boxes overlap this much are one.
     """
     expected, actual = _objects(reference, pixels), _objects(artifact, image)
     if artifact.takes_image:
@@ -61,7 +63,7 @@ def compare_mask_probabilities(
         actual["boxes"] = placement.to_input(actual["boxes"])
     same_class = expected["labels"][:, None] == actual["labels"][None, :]
     overlaps = iou_matrix(expected["boxes"], actual["boxes"])
-    pairs = match(np.where(same_class, overlaps, 0.0), SAME_OBJECT_IOU)
+    pairs = match(np.where(same_class, overlaps, 0.0), same_object_iou)
     differences.compared["mask_cells"] += len(pairs) * int(np.prod(expected["masks"].shape[1:]))
     differences.note("mask_probability", expected["masks"][pairs[:, 0]] - actual["masks"][pairs[:, 1]])
 

@@ -14,5 +14,6 @@ class ExportGraph(nn.Module):
     """Names of the artifact's outputs."""
     internal_names: tuple[str, ...] = ()
     """Names of values that follow them; they stay inside the artifact, for verification to look at."""
+    network: nn.Module
     portable: bool = True
     """Whether the graph has only operators that every engine runs."""

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotimm.runtime.errors import ArtifactError, BackendUnavailableError, ConfigError, one_line
+from autotimm.runtime.files import check_file
 from autotimm.runtime.manifest import METADATA_KEY, TensorSpec
-from autotimm.runtime.onnx_metadata import check_file, read_metadata
+from autotimm.runtime.onnx_metadata import read_metadata
 
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "'autotimm-deploy[cpu]'"),
