@@ -340,7 +340,7 @@ def test_where_it_cannot_be_written_is_said_before_the_build(use: Any, portable:
     with pytest.raises(AutoTimmError, match="file is not a folder"):
         export_to_tensorrt(portable, tmp_path / "file" / "model.engine")
     for cache in (tmp_path / "file" / "cache", tmp_path):
-        with pytest.raises(AutoTimmError, match="is not a folder|is a folder"):
+        with pytest.raises(AutoTimmError, match=r"is not a folder|is a folder"):
             export_to_tensorrt(portable, tmp_path / "model.engine", timing_cache=cache)
     with pytest.raises(DataError, match="photos"):
         export_to_tensorrt(portable, tmp_path / "model.engine", verify_images=tmp_path / "photos")
