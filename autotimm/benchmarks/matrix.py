@@ -35,6 +35,8 @@ INPUTS: Mapping[str, dict[str, Any]] = {
     "batch dynamic": {"batch": "dynamic"},
     "image": {"input": "image"},
 }
+NOT_OFFERED: frozenset[tuple[Format, Precision]] = frozenset({("torchscript", "int8")})
+"""What a format does not have; an export that is refused anywhere else has failed."""
 SHOWN = {
     "probability": "probability {:.1e}",
     "label_errors": "labels {:.2g}",
@@ -106,10 +108,11 @@ def fill(exports: Exports, model: str, form: Format, precision: Precision, mode:
     where: dict[str, Any] = {"model": model, "format": form, "precision": precision, "input": mode}
     try:
         manifest, path = exports.export(form, precision, mode)
-    except (ConfigError, BackendUnavailableError) as error:
-        return Cell(**where, status="not offered", reason=str(error), seconds=time.perf_counter() - start)
     except AutoTimmError as error:
-        return Cell(**where, status="failed", reason=str(error), seconds=time.perf_counter() - start)
+        refused = isinstance(error, ConfigError) and (form, precision) in NOT_OFFERED
+        absent = isinstance(error, BackendUnavailableError)
+        status: Literal["not offered", "failed"] = "not offered" if refused or absent else "failed"
+        return Cell(**where, status=status, reason=str(error), seconds=time.perf_counter() - start)
     except Exception as error:  # of an exporter: the table is to say so, and go on
         reason = f"{type(error).__name__}: {one_line(error)[:200]}"
         return Cell(**where, status="failed", reason=reason, seconds=time.perf_counter() - start)

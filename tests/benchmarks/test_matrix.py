@@ -1,7 +1,7 @@
 import pytest
 
-from autotimm.benchmarks.matrix import Cell, as_markdown, fill
-from autotimm.runtime.errors import ConfigError, VerificationError
+from autotimm.benchmarks.matrix import Cell, Format, as_markdown, fill
+from autotimm.runtime.errors import BackendUnavailableError, ConfigError, VerificationError
 
 
 class Refusing:
@@ -15,15 +15,17 @@ class Refusing:
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("form", "error", "status"),
     [
-        (ConfigError("no such thing"), "not offered"),
-        (VerificationError("far off"), "failed"),
-        (KeyError("x"), "failed"),
+        ("torchscript", ConfigError("no such thing"), "not offered"),
+        ("onnx", ConfigError("a wrong option"), "failed"),
+        ("tensorrt", BackendUnavailableError("not installed"), "not offered"),
+        ("onnx", VerificationError("far off"), "failed"),
+        ("torchscript", KeyError("x"), "failed"),
     ],
 )
-def test_a_cell_says_why_it_is_empty(error: Exception, status: str) -> None:
-    cell = fill(Refusing(error), "model", "onnx", "int8", "image")  # type: ignore[arg-type]
+def test_a_cell_says_why_it_is_empty(form: Format, error: Exception, status: str) -> None:
+    cell = fill(Refusing(error), "model", form, "int8", "image")  # type: ignore[arg-type]
     assert cell.status == status
     assert str(error) in cell.reason or type(error).__name__ in cell.reason
 

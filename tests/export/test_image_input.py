@@ -10,12 +10,14 @@ from typer.testing import CliRunner
 
 from autotimm.cli.app import app
 from autotimm.export import export_to_onnx, verify
+from autotimm.export.golden import open_golden, write_golden
 from autotimm.export.stages import stage_of
+from autotimm.export.verification import verify_artifact
 from autotimm.models import ImageClassifier, InstanceSegmentor, SemanticSegmentor, YOLOXDetector
 from autotimm.models.torch_backend import predictor_of
 from autotimm.runtime import ConfigError, Predictor, TensorSpec, load
 from autotimm.runtime.errors import ArtifactError
-from autotimm.runtime.pictures import generate
+from autotimm.runtime.pictures import Pictures, generate
 
 SIZES = [(90, 120), (200, 60), (33, 33), (96, 128)]
 PHOTOS = [generate(*size, seed) for seed, size in enumerate(SIZES)]
@@ -138,6 +140,16 @@ def test_boxes_that_masks_lie_over_are_not_clipped(tmp_path: Path) -> None:
     assert raw["boxes"][0, :count, 2].max() > 60  # into the padding beside the tall image
     assert found.boxes[:, 2].max() <= 60
     assert found.masks.shape == expected.masks.shape == (count, *SIZES[1])
+    # As an engine, whose inner values are out of reach, beside the answers recorded in a kit.
+    write_golden(path, tmp_path / "golden", Pictures([image], "one"))
+    reference, pictures = open_golden(tmp_path / "golden")
+    with load(path) as predictor:
+        record = verify_artifact(
+            tmp_path / "instances.engine", reference, pictures=pictures, artifact_predictor=predictor
+        )
+    assert record.status == "passed"
+    assert record.compared["mask_cells"] == count * 28 * 28
+    assert record.worst["mask_probability"] == 0
 
 
 def test_a_batch_of_images_of_any_size_is_refused(detector_checkpoint: Path, tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def check_device(path: Path, record: EngineRecord, device: Device) -> None:
 
 def rebuild(path: Path) -> str:
     """What makes an engine of this machine."""
-    return f"build it on this machine with autotimm build {path.with_suffix('.onnx').name} -o {path}"
+    names = (path.with_suffix(".onnx"), path.with_name(f"{path.stem}.portable.onnx"))
+    source = next((name for name in names if name.exists()), names[0])
+    return f"build it on this machine with autotimm build {source.name} -o {path}"
 
 
 def _readable(record: EngineRecord, version: str) -> bool:
