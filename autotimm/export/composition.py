@@ -47,7 +47,7 @@ def compose(
         nms: detection: the form of NMS; ``"auto"`` goes by the target.
 
     Raises:
-        ConfigError: an option of detectors with another model.
+        ConfigError: an option of detectors with another model, or a form of NMS that the target does not have.
         ExportError: a model without a graph, or with weights that float16 cannot hold.
     """
     graph = _of_batches(model, target, candidates, nms)
@@ -92,6 +92,10 @@ def detection_settings(
     Both forms of NMS give the same answers. On ONNX Runtime the operator is the faster one at 1000 candidates
     (``python -m autotimm.benchmarks.nms``); the tensor form is the one that every engine runs.
     """
+    if nms == "operator" and target == "portable":
+        raise ConfigError(
+            "nms 'operator' is ONNX Runtime's own, and target 'portable' is for every engine: leave one out"
+        )
     if nms == "auto":
         nms = "operator" if target == "onnxruntime" else "tensor"
     return DetectionSettings(

@@ -12,8 +12,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from autotimm.export.quantization import NETWORK, QuantizableGraph, Range
-from autotimm.export.ranges import Feed, open_session, with_outputs
+from autotimm.export.inner_sessions import open_session, with_outputs
+from autotimm.export.integers import Range
+from autotimm.export.quantization import NETWORK, QuantizableGraph
+from autotimm.export.ranges import Feed
 from autotimm.export.stages import stage_of
 
 ERROR_LIMIT = 0.2

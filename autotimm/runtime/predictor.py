@@ -18,6 +18,7 @@ from autotimm.runtime.manifest import InputMode, Manifest, TensorSpec
 from autotimm.runtime.preprocess import Placement
 from autotimm.runtime.resize import fit_image
 from autotimm.runtime.results import Result
+from autotimm.runtime.sidecar import EngineRecord
 
 OnError = Literal["raise", "return"]
 
@@ -53,6 +54,7 @@ class Predictor:
         batch = 1 if self.takes_image else backend.inputs[0].shape[0]
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
         """How many images every run takes; ``None`` where any number will do."""
+        self._least_batch = 1 if self.takes_image or manifest.engine is None else _least_batch(manifest.engine)
         multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
         by_threshold = multi_label and not lists_best
         self._threshold = manifest.thresholds.get("score", 0.5) if by_threshold else None
@@ -142,13 +144,13 @@ class Predictor:
         return fit_image(load_image(image), self.manifest.preprocess)
 
     def as_input(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The input of one run: a batch ``[N, H, W, 3]``, filled up with black where the artifact takes more images
-        than there are; or the one image ``[H, W, 3]``.
+        """The input of one run: a batch ``[N, H, W, 3]``, filled up with black where the artifact, or the profile of
+        an engine, takes more images than there are; or the one image ``[H, W, 3]``.
         """
         if self.takes_image:
             (image,) = prepared
             return image
-        count = self.fixed_batch or len(prepared)
+        count = self.fixed_batch or max(len(prepared), self._least_batch)
         if count == 1:
             return prepared[0][None]
         batch = np.zeros((count, *self.manifest.preprocess.size, 3), np.uint8)
@@ -219,6 +221,11 @@ class Predictor:
             return []
         outputs = self.run(self.as_input([pixels for pixels, _ in prepared]))
         return self.finish(outputs, [placement for _, placement in prepared])
+
+
+def _least_batch(engine: EngineRecord) -> int:
+    """The fewest images that a run of an engine takes."""
+    return max((shapes.minimum[0] for shapes in engine.profile.values()), default=1)
 
 
 def _check_input(manifest: Manifest, found: Sequence[TensorSpec]) -> None:

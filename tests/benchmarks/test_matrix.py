@@ -16,7 +16,11 @@ class Refusing:
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ConfigError("no such thing"), "not offered"), (VerificationError("far off"), "failed"), (KeyError("x"), "failed")],
+    [
+        (ConfigError("no such thing"), "not offered"),
+        (VerificationError("far off"), "failed"),
+        (KeyError("x"), "failed"),
+    ],
 )
 def test_a_cell_says_why_it_is_empty(error: Exception, status: str) -> None:
     cell = fill(Refusing(error), "model", "onnx", "int8", "image")  # type: ignore[arg-type]

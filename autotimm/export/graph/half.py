@@ -62,7 +62,7 @@ def find_overflow(network: nn.Module, run: Callable[[], Iterable[object]]) -> st
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point():
+            if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
                 largest = float(output.detach().abs().max())
                 if not largest <= LARGEST:
                     seen[name] = max(seen.get(name, 0.0), largest)
