@@ -15,7 +15,7 @@ from autotimm.runtime.artifact import is_artifact, load, read_manifest
 from autotimm.runtime.errors import BackendUnavailableError, ConfigError, VerificationError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Verification
-from autotimm.runtime.pictures import choose_pictures
+from autotimm.runtime.pictures import Pictures, choose_pictures, within
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.sidecar import sidecar_of
 
@@ -65,7 +65,7 @@ def compare_with_artifact(engine: Path, against: Path, *, images: str | Path | N
     except BackendUnavailableError as error:
         raise BackendUnavailableError(f"{error}; or compare with the golden output of a kit: --golden DIR") from error
     with reference:
-        return verify_artifact(engine, reference, pictures=choose_pictures(images, None))
+        return verify_artifact(engine, reference, pictures=_taken(engine, choose_pictures(images, None)))
 
 
 def _compare_with_golden(engine: Path, golden: str | Path) -> Verification:
@@ -83,4 +83,14 @@ def _compare_with_checkpoint(engine: Path, against: Path, images: str | Path | N
 
     model = load_checkpoint(against)
     with applied(model, ExportSettings.of(read_manifest(engine))):
-        return verify_artifact(engine, predictor_of(model), pictures=choose_pictures(images, model.validation_images))
+        pictures = _taken(engine, choose_pictures(images, model.validation_images))
+        return verify_artifact(engine, predictor_of(model), pictures=pictures)
+
+
+def _taken(engine: Path, pictures: Pictures) -> Pictures:
+    """Those that the engine was built for."""
+    manifest = read_manifest(engine)
+    if manifest.input_mode != "image" or manifest.engine is None:
+        return pictures
+    sizes = manifest.engine.profile[manifest.inputs[0].name]
+    return within(pictures, sizes.minimum[:2], sizes.maximum[:2])

@@ -17,7 +17,7 @@ from autotimm.runtime.artifact import read_manifest
 from autotimm.runtime.errors import AutoTimmError, ConfigError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Manifest, Precision
-from autotimm.runtime.pictures import choose_pictures
+from autotimm.runtime.pictures import Pictures, choose_pictures, within
 
 if TYPE_CHECKING:
     from autotimm.models.task import TaskModel
@@ -69,7 +69,7 @@ def write_kit(
         raise AutoTimmError(f"{root}: is a file; --kit is a folder to write into")
     artifacts = _artifacts(source, root, name, precisions, verify_images, onnx_options or {})
     manifest = read_manifest(artifacts[0])
-    write_golden(artifacts[0], root / GOLDEN, choose_pictures(verify_images, _remembered(source)))
+    write_golden(artifacts[0], root / GOLDEN, _taken(options, manifest, verify_images, source))
     engines = [(path, path.with_suffix(".engine")) for path in artifacts]
     flags = _flags(options, manifest)
     _write(root / "profile.json", json.dumps(_profile(options, manifest), indent=1) + "\n")
@@ -126,6 +126,19 @@ def _remembered(source: TaskModel | str | Path) -> list[str] | None:
 
         source = load_checkpoint(source)
     return source.validation_images
+
+
+def _taken(
+    options: EngineOptions, manifest: Manifest, images: str | Path | None, source: TaskModel | str | Path
+) -> Pictures:
+    """Pictures that the engines take: those of any size have a profile."""
+    pictures = choose_pictures(images, _remembered(source))
+    if manifest.input_mode != "image":
+        return pictures
+    spec = manifest.inputs[0]
+    sizes = profile_of(options, spec.name, _parsed(spec.shape), manifest)
+    assert sizes is not None  # height and width are free
+    return within(pictures, sizes.minimum[:2], sizes.maximum[:2])
 
 
 def _profile(options: EngineOptions, manifest: Manifest) -> dict[str, Any]:
@@ -209,7 +222,7 @@ no torch and no ONNX Runtime. On a Jetson TensorRT comes with JetPack; make the 
 | file | what |
 | --- | --- |
 | `*.onnx` | the model for every engine, one file a precision; each says what it is: `autotimm inspect FILE` |
-| `{GOLDEN}/input.npy` | uint8 pictures at the size of the network |
+| `{GOLDEN}/input.npy` | what the model is given there: RGB uint8 |
 | `{GOLDEN}/output.npz` | what {engines[0][0].name} answered to them on ONNX Runtime |
 | `profile.json` | the shapes that the engines are built for |
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from autotimm.runtime.images import list_images
+from autotimm.runtime.errors import ImageError
+from autotimm.runtime.images import list_images, load_image
 
 LIMIT = 16
 """Images compared: enough to meet small and large objects, few enough for an export to stay quick."""
@@ -49,6 +51,34 @@ def choose_pictures(folder: str | Path | None, remembered: list[str] | None) -> 
         reason = "the checkpoint's images are not here" if remembered else "the checkpoint remembers no images"
     return Pictures(
         [generate(height, width, seed) for seed, (height, width) in enumerate(SIZES)], f"generated ({reason})"
+    )
+
+
+def within(pictures: Pictures, least: tuple[int, ...], most: tuple[int, ...]) -> Pictures:
+    """The files of the sizes that an engine takes; where there are none, pictures generated at such sizes.
+
+    Args:
+        pictures: of any size.
+        least: the smallest ``(height, width)``.
+        most: the largest.
+    """
+
+    def fits(image: Path | NDArray[np.uint8]) -> bool:
+        try:
+            sides = load_image(image).shape
+        except ImageError:
+            return True  # who goes through them says so
+        return all(low <= side <= high for low, side, high in zip(least, sides, most, strict=False))
+
+    kept: list[Any] = [image for image in pictures.images if fits(image)]
+    if len(kept) == len(pictures.images):
+        return pictures
+    if any(isinstance(image, Path) for image in kept):
+        return Pictures(kept, f"{pictures.source}; {len(kept)} are of sizes that the engine takes")
+    sizes = [[min(max(side, low), high) for low, side, high in zip(least, size, most, strict=True)] for size in SIZES]
+    return Pictures(
+        [generate(height, width, seed) for seed, (height, width) in enumerate(sizes)],
+        "generated at sizes that the engine takes",
     )
 
 

@@ -163,7 +163,7 @@ def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_ima
     options = ("--calibration", color_images / "train", "--calibration-images", 4, "--calibration-method", "minmax")
     outcome = run("export", trained_checkpoint, "-o", path, "--precision", "int8", *options, "--target", "portable")
     assert outcome.status == 0, outcome.err
-    assert ", int8, opset 18, " in outcome.out.splitlines()[0]
+    assert ", int8, opset 17, " in outcome.out.splitlines()[0]
     assert outcome.out.splitlines()[1].endswith("layers, calibrated on 4 of 18 images: train, by minmax")
     refused = run("export", trained_checkpoint, "-o", path, "--calibration", color_images)
     assert refused.status == 1
