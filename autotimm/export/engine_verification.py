@@ -42,6 +42,8 @@ def verify_engine(
     """
     path = Path(engine)
     if golden is not None:
+        if against is not None:
+            raise ConfigError(f"{path}: give --against or --golden, not both")
         if images is not None:
             raise ConfigError("--images cannot be used with --golden, which brings its own pictures")
         record = _compare_with_golden(path, golden)

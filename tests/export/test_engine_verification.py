@@ -103,6 +103,8 @@ def test_something_to_compare_with_is_needed(
         verify(engine)
     with pytest.raises(ConfigError, match="--images cannot be used with --golden"):
         verify(engine, golden=golden, images=tmp_path)
+    with pytest.raises(ConfigError, match="--against or --golden, not both"):
+        verify(engine, classifier_artifact, golden=golden)
     with pytest.raises(VerificationError, match="is an engine itself"):
         verify(engine, engine)
     with pytest.raises(VerificationError, match="class_names"):
