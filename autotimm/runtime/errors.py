@@ -51,7 +51,7 @@ class DataWarning(UserWarning):
 
 
 class ImageError(AutoTimmError):
-    """One image that cannot be decoded, or that is refused before it is decoded."""
+    """One image that cannot be decoded, that is refused before it is decoded, or that an engine was not built for."""
 
 
 class CheckpointError(AutoTimmError):

@@ -165,6 +165,9 @@ def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_ima
     assert outcome.status == 0, outcome.err
     assert ", int8, opset 17, " in outcome.out.splitlines()[0]
     assert outcome.out.splitlines()[1].endswith("layers, calibrated on 4 of 18 images: train, by minmax")
+    shown = " ".join(run("inspect", path).out.split())
+    for said in ("calibration minmax, 4 of 18 images: train, seed 0, images ", "kept in fp32 ", "int8 error 0."):
+        assert said in shown
     refused = run("export", trained_checkpoint, "-o", path, "--calibration", color_images)
     assert refused.status == 1
     assert "calibration is for int8, and the precision is fp32" in refused.err
