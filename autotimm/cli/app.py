@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from autotimm.cli import evaluating, exporting, inspecting, measuring, predicting, training
+from autotimm.cli import evaluating, exporting, inspecting, measuring, predicting, serving, training
 from autotimm.cli.console import complain, show_warning
 from autotimm.runtime.errors import AutoTimmError, BackendUnavailableError
 from autotimm.version import __version__
@@ -30,6 +30,7 @@ app.command("evaluate")(evaluating.evaluate)
 app.command("export")(exporting.export)
 app.command("verify")(exporting.verify)
 app.command("predict")(predicting.predict)
+app.command("serve")(serving.serve)
 app.command("benchmark")(measuring.benchmark)
 app.command("inspect")(inspecting.inspect)
 app.command("backbones")(inspecting.backbones)
