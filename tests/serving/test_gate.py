@@ -10,7 +10,7 @@ import pytest
 
 from autotimm.serving.logs import JsonLines
 
-from .conftest import Serve, Slow, png
+from .conftest import Serve, Slow, png, until
 
 HEALTH = ("/v2/health/live", "/v2/health/ready")
 
@@ -46,6 +46,7 @@ def test_a_line_for_each_request(serve: Serve, artifact: Path, caplog: pytest.Lo
     with caplog.at_level(logging.INFO, "autotimm.serving"):
         running.post("/predict", png(1), {"X-Request-Id": "one"})
         running.post("/predict", png(66), {"X-Request-Id": "two"})
+        until(lambda: len(caplog.records) == 2)  # the line is written behind the answer
     found = [json.loads(JsonLines().format(record)) for record in caplog.records if record.message == "request"]
     lines = {line["id"]: line for line in found}
     good, bad = lines["one"], lines["two"]
