@@ -169,11 +169,11 @@ def _server_cpu(url: str) -> float:
 def _close(found: Any, expected: Any) -> bool:
     """Whether two answers are the same but for the last digits, which other batch sizes may change."""
     if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(_close(found[key], expected[key]) for key in expected)
+        return set(found) == set(expected) and all(_close(found[key], expected[key]) for key in expected)
     if isinstance(expected, list):
         return len(found) == len(expected) and all(map(_close, found, expected))
     if isinstance(expected, float):
-        return abs(found - expected) <= 1e-3 * max(1.0, abs(expected))
+        return bool(abs(found - expected) <= 1e-3 * max(1.0, abs(expected)))
     return bool(found == expected)
 
 

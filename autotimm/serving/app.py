@@ -38,7 +38,7 @@ def create_app(models: HostedModels, settings: ServerSettings) -> Gate:
         finally:
             if watcher is not None:
                 watcher.cancel()
-            await asyncio.to_thread(service.pool.stop)
+            await asyncio.to_thread(service.pool.stop, settings.shutdown_timeout)
 
     routes = [*PredictionRoutes(service).routes(), *InferenceRoutes(service).routes()]
     return Gate(Router(routes, redirect_slashes=False, default=_not_found, lifespan=lifespan), service)

@@ -40,6 +40,7 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope["app"] = self  # with it, Starlette's router raises its errors in place of answering in plain text
         state: dict[str, Any] = scope.setdefault("state", {})
         state["started"] = started = time.monotonic()
         headers = Headers(scope=scope)

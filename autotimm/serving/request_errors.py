@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
+
 from autotimm.runtime.errors import ConfigError, ImageError
 
 
@@ -40,6 +42,8 @@ def request_error_of(error: BaseException) -> RequestError | None:
     """The refusal that an error stands for; ``None`` where the fault is the server's."""
     if isinstance(error, RequestError):
         return error
+    if isinstance(error, HTTPException):  # a method that a path does not have
+        return RequestError(error.status_code, error.detail, dict(error.headers or {}))
     if isinstance(error, ImageError):
         return RequestError(400, str(error))
     if isinstance(error, ConfigError):  # a shape that the artifact cannot run

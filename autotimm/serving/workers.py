@@ -119,14 +119,15 @@ class WorkerPool:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Finish what is in the queue, then end the threads."""
+    def stop(self, seconds: float) -> None:
+        """Finish what is in the queue, then end the threads; one that an engine never gives back is left behind."""
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
+        end = time.monotonic() + seconds
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join()
+                thread.join(max(0.0, end - time.monotonic()))
 
     @property
     def waiting(self) -> int:

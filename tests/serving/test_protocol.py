@@ -194,6 +194,11 @@ def test_unknown_models(running: Running) -> None:
     assert running.get("/somewhere").status == 404
 
 
+def test_the_wrong_method(running: Running) -> None:
+    reply = running.get("/v2/models/bright/infer")
+    assert (reply.status, reply.headers["Allow"], reply.json["error"]) == (405, "POST", "Method Not Allowed")
+
+
 def wrong(change: dict[str, Any]) -> bytes:
     request = json_request(images(1))
     request["inputs"][0] |= change
