@@ -5,9 +5,9 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import random
 import re
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
@@ -45,7 +45,7 @@ class Gate:
         state["started"] = started = time.monotonic()
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        state["id"] = identity = given if _IDENTITY.fullmatch(given) else uuid.uuid4().hex
+        state["id"] = identity = given if _IDENTITY.fullmatch(given) else f"{random.getrandbits(128):032x}"
         answer = _Sending(send, identity, self.service)
         self.service.metrics.in_flight += 1
         failure: Exception | None = None

@@ -135,6 +135,15 @@ def test_several_requests_on_one_connection(running: Running) -> None:
     assert re.findall(rb"HTTP/1.1 (\d+) ", data) == [b"200", b"400", b"200"]
 
 
+def test_answers_are_not_held_back(running: Running) -> None:
+    """The accepted sockets must be known as TCP, or asyncio leaves Nagle's algorithm on."""
+    with running.raw(b""):
+        until(lambda: running.server.server_state.connections)
+        connection = next(iter(running.server.server_state.connections))
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_not_http(running: Running) -> None:
     with running.raw(b"\x16\x03\x01 hello\r\n\r\n") as connection:
         assert read_all(connection).startswith(b"HTTP/1.1 400 ")
