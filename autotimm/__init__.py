@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         YOLOXAugmentation,
     )
     from autotimm.evaluation import evaluate
-    from autotimm.export import export_to_onnx, verify
+    from autotimm.export import export_to_onnx, export_to_tensorrt, export_to_torchscript, verify
     from autotimm.metrics import MetricConfig
     from autotimm.models import (
         BackboneConfig,
@@ -60,6 +60,8 @@ _HOMES = {
     "count_parameters": "autotimm.models",
     "evaluate": "autotimm.evaluation",
     "export_to_onnx": "autotimm.export",
+    "export_to_tensorrt": "autotimm.export",
+    "export_to_torchscript": "autotimm.export",
     "list_backbones": "autotimm.models",
     "list_optimizers": "autotimm.optim",
     "list_schedulers": "autotimm.optim",
@@ -94,6 +96,8 @@ __all__ = [
     "evaluation",
     "export",
     "export_to_onnx",
+    "export_to_tensorrt",
+    "export_to_torchscript",
     "list_backbones",
     "list_optimizers",
     "list_schedulers",

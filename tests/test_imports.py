@@ -17,6 +17,7 @@ CORE = (
 HEAVY_BENCHMARKS = {
     *("backbones", "budgets", "detection_loading", "detector_backbones", "segmentor_backbones", "walking"),
     *("instance_backbones", "nms", "segmentation_runtime", "training_step", "training_throughput"),
+    *("precision_accuracy", "precision_speed"),
 }
 """These train or export models, or load data for it, and are not part of a command."""
 
@@ -61,6 +62,12 @@ def test_light_modules_import_without_the_core() -> None:
 def test_the_runtime_and_the_commands_import_without_an_engine() -> None:
     names = [name for name in light_modules() if not name.startswith("autotimm.benchmarks.")]
     done = without((*CORE, "onnxruntime"), f"import importlib\nfor name in {names!r}: importlib.import_module(name)")
+    assert done.returncode == 0, done.stderr
+
+
+def test_engines_are_built_and_verified_without_the_core() -> None:
+    names = ["tensorrt", "kit", "golden", "engine_verification", "verifying"]
+    done = without(CORE, f"import importlib\nfor name in {names!r}: importlib.import_module('autotimm.export.' + name)")
     assert done.returncode == 0, done.stderr
 
 
@@ -115,6 +122,18 @@ def test_an_artifact_runs_without_the_core(classifier_artifact: Path, color_imag
         done = command_without(CORE, command[0], classifier_artifact, *command[1:])
         assert (done.returncode, done.stderr) == (0, "")
     assert command_without(CORE, "doctor").returncode == 0
+
+
+def test_a_torchscript_artifact_runs_on_torch_alone(
+    trained_checkpoint: Path, color_images: Path, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "colors.pt"
+    autotimm.export_to_torchscript(trained_checkpoint, artifact, verify=False)
+    others = (*(name for name in CORE if name != "torch"), "onnxruntime")
+    image = next((color_images / "val" / "red").iterdir())
+    predicted = command_without(others, "predict", artifact, image, "--json", "-")
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(json.loads(predicted.stdout)[0]["predictions"]) == 3
 
 
 def test_a_public_name_says_what_it_needs() -> None:

@@ -64,8 +64,8 @@ def parse(line: str) -> None:
 def test_the_parser_of_this_test_notices_mistakes() -> None:
     with pytest.raises(Exception, match="--nope"):
         parse("autotimm export yolox_nano.pth --nope")
-    with pytest.raises(Exception, match="trt"):
-        parse("autotimm export yolox_nano.pth --format trt")
+    with pytest.raises(Exception, match="coreml"):
+        parse("autotimm export yolox_nano.pth --format coreml")
     with pytest.raises(Exception, match="nope"):
         parse("autotimm nope")
 

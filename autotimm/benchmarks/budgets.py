@@ -103,7 +103,7 @@ def predict_ratio(model: TaskModel, budget: float, rounds: int, runs: int) -> Ro
         @contextmanager
         def graph_alone() -> Iterator[Callable[[], object]]:
             with load(artifact) as predictor:
-                batch = predictor.prepare(image)[0][None]
+                batch = predictor.as_input([predictor.prepare(image)[0]])
                 yield lambda: predictor.run(batch)
 
         openers = {"network": lambda: bare_session(network, feed), "predict": predicting, "graph": graph_alone}

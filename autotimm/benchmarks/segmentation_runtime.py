@@ -81,7 +81,7 @@ def ratio_of(artifact: Path, photo: tuple[int, int], *, runs: int) -> Row:
     image = picture_for(*photo)
     with load(artifact) as predictor:
         manifest = predictor.manifest
-        batch = predictor.prepare(image)[0][None]
+        batch = predictor.as_input([predictor.prepare(image)[0]])
         result = predictor.predict(image)
         session, predict = [], []
         for _ in range(runs + WARM_UP):

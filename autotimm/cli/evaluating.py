@@ -105,7 +105,7 @@ def evaluate(
         typer.Option(metavar="FILE.csv", help="Write which classes were taken for which; of images or pixels."),
     ] = None,
     json_out: JsonOut = None,
-    provider: Provider = "cpu",
+    provider: Provider = None,
     threads: Threads = None,
 ) -> None:
     """Measure a checkpoint or an artifact on a data set; both by the same code."""

@@ -5,15 +5,31 @@ from __future__ import annotations
 import shlex
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
 
+from autotimm.cli.building import (
+    DlaCore,
+    FlavourOption,
+    Hardware,
+    HardwareOption,
+    OptimizationLevel,
+    ProfileBatch,
+    ProfileHeight,
+    ProfileWidth,
+    TimingCache,
+    VersionCompatible,
+    Workspace,
+    engine_or_kit,
+    given,
+)
 from autotimm.cli.console import err, out, working
-from autotimm.runtime.errors import VerificationError
+from autotimm.runtime.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
+    from autotimm.export import CalibrationSettings
     from autotimm.runtime import Verification
 
 
@@ -21,6 +37,12 @@ class Format(str, Enum):
     """Formats of an artifact."""
 
     onnx = "onnx"
+    torchscript = "torchscript"
+    trt = "trt"
+
+
+SUFFIXES = {Format.onnx: ".onnx", Format.torchscript: ".pt", Format.trt: ".engine"}
+"""What the name of an artifact ends in."""
 
 
 class Nms(str, Enum):
@@ -31,6 +53,29 @@ class Nms(str, Enum):
     tensor = "tensor"
 
 
+class Input(str, Enum):
+    """What a run of the artifact takes."""
+
+    batch = "batch"
+    image = "image"
+
+
+class Precision(str, Enum):
+    """Of the network in the graph."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+class CalibrationMethod(str, Enum):
+    """How the ranges of int8 are chosen."""
+
+    percentile = "percentile"
+    entropy = "entropy"
+    minmax = "minmax"
+
+
 class Target(str, Enum):
     """Engines that a graph is written for."""
 
@@ -39,12 +84,22 @@ class Target(str, Enum):
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth; with --format trt an .onnx artifact too."),
+    ],
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
+    input: Annotated[  # noqa: A002 (the option's name)
+        Input, typer.Option(help="batch: resized images. image: one image of any size, which the graph resizes.")
+    ] = Input.batch,
     target: Annotated[
-        Target, typer.Option(help="onnxruntime: what is fastest there. portable: what every engine runs.")
-    ] = Target.onnxruntime,
+        Target | None,
+        typer.Option(
+            help="onnxruntime: what is fastest there. portable: what every engine runs.",
+            show_default="onnxruntime for ONNX, else portable",
+        ),
+    ] = None,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Network input size.")] = None,
     score_threshold: Annotated[float | None, typer.Option(help="Detections below it are dropped.")] = None,
     iou_threshold: Annotated[float | None, typer.Option(help="NMS drops the lower of two boxes above it.")] = None,
@@ -61,6 +116,31 @@ def export(
         bool | None,
         typer.Option("--multi-label/--single-label", help="Whether every class of a location can be a detection."),
     ] = None,
+    precision: Annotated[
+        list[Precision] | None,
+        typer.Option(help="Of the network; what is around it stays fp32. A kit can have several.", show_default="fp32"),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="int8: images like those to come; else the checkpoint's validation images."),
+    ] = None,
+    calibration_images: Annotated[
+        int | None, typer.Option(min=1, max=512, help="int8: at most so many are used.", show_default="128")
+    ] = None,
+    calibration_method: Annotated[
+        CalibrationMethod | None, typer.Option(help="int8: how the ranges are chosen.", show_default="percentile")
+    ] = None,
+    calibration_seed: Annotated[
+        int | None, typer.Option(min=0, help="int8: of the choice of the images.", show_default="0")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR|CSV", help="fp16, int8: annotated data to measure what they cost.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which part of --data.")] = "val",
+    max_drop: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How much lower the main figure on --data may be: 0.01 is one point."),
+    ] = None,
     verify_images: Annotated[
         Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
     ] = None,
@@ -68,53 +148,125 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; CHECKPOINT's name if absent.")
     ] = None,
+    kit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", rich_help_panel="TensorRT", help="Write what a device needs to build and verify there."
+        ),
+    ] = None,
+    flavour: FlavourOption = None,
+    profile_batch: ProfileBatch = None,
+    profile_height: ProfileHeight = None,
+    profile_width: ProfileWidth = None,
+    workspace: Workspace = None,
+    timing_cache: TimingCache = None,
+    version_compatible: VersionCompatible = False,
+    hardware_compatibility: HardwareOption = Hardware.none,
+    dla_core: DlaCore = None,
+    optimization_level: OptimizationLevel = None,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    path = output if output is not None else Path(checkpoint.with_suffix(f".{format.value}").name)
-    count = _batch(batch)
-    with working(f"exporting {checkpoint.name}"):
-        from autotimm.export import export_to_onnx
-
-        manifest = export_to_onnx(
-            checkpoint,
-            path,
-            batch=count,
-            target=target.value,
-            size=size,
-            score_threshold=score_threshold,
-            iou_threshold=iou_threshold,
-            max_detections=max_detections,
-            candidates=candidates,
-            nms=nms.value,
-            class_agnostic_nms=class_agnostic_nms,
-            multi_label=multi_label,
-            verify_images=verify_images,
-            verify=verify,
+    path = output if output is not None else Path(f"{checkpoint.stem.removesuffix('.portable')}{SUFFIXES[format]}")
+    of_graph: dict[str, Any] = {
+        "batch": _batch(batch),
+        "input": input.value,
+        "data": data,
+        "split": split,
+        "max_drop": max_drop,
+        "size": size,
+        "score_threshold": score_threshold,
+        "iou_threshold": iou_threshold,
+        "max_detections": max_detections,
+        "candidates": candidates,
+        "class_agnostic_nms": class_agnostic_nms,
+        "multi_label": multi_label,
+    }
+    calibrated = {
+        "source": calibration,
+        "images": calibration_images,
+        "method": calibration_method.value if calibration_method else None,
+        "seed": calibration_seed,
+    }
+    precisions = [one.value for one in precision or [Precision.fp32]]
+    if kit is None and len(precisions) > 1:
+        raise typer.BadParameter("several are for a kit: --format trt --kit DIR", param_hint="--precision")
+    checking: dict[str, Any] = {"verify": verify, "verify_images": verify_images}
+    of_engine: dict[str, Any] = {
+        "flavour": flavour.value if flavour is not None else None,
+        "profile_batch": profile_batch,
+        "profile_height": profile_height,
+        "profile_width": profile_width,
+        "workspace": workspace,
+        "timing_cache": timing_cache,
+        "version_compatible": version_compatible,
+        "hardware_compatibility": hardware_compatibility.value,
+        "dla_core": dla_core,
+        "optimization_level": optimization_level,
+    }
+    if format is not Format.onnx:
+        _check_portable(target, nms, format)
+    if format is Format.trt:
+        of_graph["calibration"] = _calibration(calibrated)
+        engine_or_kit(checkpoint, path, kit, precisions, given(of_graph), of_engine, checking, named=output is not None)
+        return
+    foreign = [*given(of_engine), *(["kit"] if kit else ())]
+    if foreign:
+        raise typer.BadParameter(
+            f"{', '.join('--' + name.replace('_', '-') for name in foreign)}: only with --format trt",
+            param_hint="--format",
         )
+    if checkpoint.exists() and path.exists() and path.samefile(checkpoint):
+        raise ConfigError(f"{path}: would be written over the checkpoint; name another file with -o")
+    with working(f"exporting {checkpoint.name}"):
+        of_graph.update(precision=precisions[0], calibration=_calibration(calibrated))
+        if format is Format.torchscript:
+            from autotimm.export import export_to_torchscript
+
+            manifest = export_to_torchscript(checkpoint, path, **of_graph, **checking)
+        else:
+            from autotimm.export import export_to_onnx
+
+            of_graph["target"] = (target or Target.onnxruntime).value
+            manifest = export_to_onnx(checkpoint, path, nms=nms.value, **of_graph, **checking)
     height, width = manifest.preprocess.size
     megabytes = path.stat().st_size / 1e6
+    takes = "one image of any size" if input is Input.image else f"batch {batch}"
+    written = f"opset {manifest.opset}" if manifest.opset else manifest.format
     facts = (
         f"{manifest.architecture}, {len(manifest.class_names)} classes, {height}x{width}, "
-        f"batch {batch}, opset {manifest.opset}, {megabytes:.1f} MB"
+        f"{takes}, {manifest.precision}, {written}, {megabytes:.1f} MB"
     )
     out.print(Text.assemble((str(path), "bold"), "  ", facts))
+    if manifest.quantization is not None:
+        record = manifest.quantization
+        out.print(
+            f"int8: {record.layers - len(record.kept)} of {record.layers} layers, calibrated on {record.image_source}, "
+            f"by {record.method}"
+        )
+    if manifest.accuracy is not None:
+        out.print(f"{manifest.precision}: {manifest.accuracy}")
     print_verification(manifest.verification)
     err.print(f"next: autotimm predict {shlex.quote(str(path))} PHOTO.jpg --save predictions")
 
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="The artifact to verify.")],
-    against: Annotated[Path, typer.Option(metavar="CHECKPOINT|ONNX", help="What it must be equal to.")],
+    against: Annotated[
+        Path | None, typer.Option(metavar="CHECKPOINT|ARTIFACT", help="What it must be equal to.")
+    ] = None,
+    golden: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Engines: the golden input and output of an edge kit instead.")
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of images to compare on.")] = None,
 ) -> None:
     """Compare an artifact with the model it was made from, and write the record into it."""
     with working(f"verifying {artifact.name}"):
         from autotimm.export import verify as run_verification
 
-        record = run_verification(artifact, against, images=images)
+        record = run_verification(artifact, against, golden=golden, images=images)
     print_verification(record)
     if record.status == "failed":
-        raise VerificationError(f"{artifact} does not give the answers of {against}: {record.reason}")
+        raise VerificationError(f"{artifact} does not give the answers of {golden or against}: {record.reason}")
 
 
 def print_verification(record: Verification) -> None:
@@ -127,6 +279,29 @@ def print_verification(record: Verification) -> None:
         out.print(
             "  nothing was detected on these images: what was compared are the candidates before thresholds and NMS"
         )
+
+
+def _check_portable(target: Target | None, nms: Nms, format: Format) -> None:  # noqa: A002
+    """Refuse the options of ONNX Runtime for a file that it does not run.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    what = {Format.torchscript: "a TorchScript artifact", Format.trt: "an engine"}[format]
+    if target is Target.onnxruntime:
+        raise ConfigError(f"--target onnxruntime is for ONNX: {what} is always portable")
+    if nms is Nms.operator:
+        raise ConfigError(f"--nms operator is ONNX Runtime's own: {what} has --nms tensor")
+
+
+def _calibration(given: dict[str, Any]) -> CalibrationSettings | None:
+    """Settings from the options that were given, ``None`` where none was."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not chosen:
+        return None
+    from autotimm.export import CalibrationSettings
+
+    return CalibrationSettings(**chosen)
 
 
 def _batch(text: str) -> int | Literal["dynamic"]:

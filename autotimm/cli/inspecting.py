@@ -5,22 +5,26 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from autotimm.cli.building import engine_rows
 from autotimm.cli.console import err, out, write_json
 from autotimm.cli.exporting import print_verification
 from autotimm.cli.options import JsonOut, ModelPath, open_predictor
 from autotimm.runtime.errors import ConfigError
 
+if TYPE_CHECKING:
+    from autotimm.runtime import Manifest
+
 
 def inspect(model: ModelPath, json_out: JsonOut = None) -> None:
     """Show what an artifact or a checkpoint says about itself."""
-    with open_predictor(model, "cpu", None) as predictor:
-        manifest = predictor.manifest
+    manifest = _manifest_of(model)
     if json_out is not None:
         write_json(json.loads(manifest.to_json()), json_out)
         return
@@ -38,6 +42,7 @@ def inspect(model: ModelPath, json_out: JsonOut = None) -> None:
         ("preprocess", ", ".join(f"{key} {value}" for key, value in manifest.preprocess.to_dict().items())),
         ("thresholds", ", ".join(f"{key} {value:g}" for key, value in manifest.thresholds.items())),
         ("post-processing", ", ".join(f"{key}: {value}" for key, value in manifest.postprocessing.items())),
+        *engine_rows(manifest),
         ("hashes", ", ".join(f"{key} {value[:16]}" for key, value in manifest.hashes.items())),
         ("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items())),
         ("created", manifest.created),
@@ -92,6 +97,16 @@ def doctor(json_out: JsonOut = None) -> None:
     for finding in findings:
         if finding.remedy:  # outside the table, which would break a command that is to be copied
             out.print(f"{finding.remedy}  # for {finding.what}")
+
+
+def _manifest_of(model: Path) -> Manifest:
+    """From the artifact itself: what runs elsewhere only can be looked at here too."""
+    from autotimm.runtime import is_artifact, read_manifest
+
+    if is_artifact(model):
+        return read_manifest(model)
+    with open_predictor(model, None, None) as predictor:
+        return predictor.manifest
 
 
 def _format(name: str, precision: str, opset: int | None, target: str) -> str:

@@ -23,7 +23,7 @@ def benchmark(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs per model.")] = 100,
     json_out: JsonOut = None,
-    provider: Provider = "cpu",
+    provider: Provider = None,
     threads: Threads = None,
 ) -> None:
     """Measure latency stage by stage, and what predict() costs over the bare graph."""

@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SUFFIXES = (".ckpt", ".pth")
 
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="An artifact (.onnx) or a checkpoint (.ckpt, .pth).")]
-Provider = Annotated[str, typer.Option(help="Where an ONNX artifact runs: cpu, cuda, tensorrt, openvino, ...")]
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="An artifact (.onnx, .pt, .engine) or a checkpoint (.ckpt, .pth).")
+]
+Provider = Annotated[
+    str | None,
+    typer.Option(help="Where an artifact runs: cpu (the default), cuda; with ONNX Runtime also openvino, ..."),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of the engine; the engine's own choice if absent.")
 ]
@@ -24,19 +29,21 @@ JsonOut = Annotated[
 ]
 
 
-def open_predictor(path: Path, provider: str, threads: int | None) -> Predictor:
+def open_predictor(path: Path, provider: str | None, threads: int | None) -> Predictor:
     """A predictor on an artifact, or, where torch is installed, on a checkpoint."""
     from autotimm.runtime import is_artifact, load
+    from autotimm.runtime.artifact import SUFFIXES
 
     if is_artifact(path):
         return load(path, provider=provider, threads=threads)
     if path.suffix.lower() not in CHECKPOINT_SUFFIXES:
         raise ArtifactError(
-            f"{path}: neither an artifact (.onnx) nor a checkpoint ({', '.join(CHECKPOINT_SUFFIXES)}) by its name"
+            f"{path}: neither an artifact ({', '.join(SUFFIXES)}) nor a checkpoint "
+            f"({', '.join(CHECKPOINT_SUFFIXES)}) by its name"
         )
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file")
-    if provider != "cpu":
+    if provider not in (None, "cpu"):
         raise ArtifactError(f"{path}: a checkpoint runs on the CPU here; export it to use --provider {provider}")
     from autotimm.models import load_checkpoint
     from autotimm.models.torch_backend import predictor_of

@@ -37,7 +37,7 @@ def predict(
         float,
         typer.Option(min=0, max=1, help="Objects below it are neither drawn nor listed; the JSON has them all."),
     ] = 0.25,
-    provider: Provider = "cpu",
+    provider: Provider = None,
     threads: Threads = None,
 ) -> None:
     """Predict on images; a bad image is reported, and the others are finished."""

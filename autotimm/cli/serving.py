@@ -29,12 +29,12 @@ def serve(
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes any that is free.")] = 8000,
-    provider: Provider = "cpu",
+    provider: Provider = None,
     workers: Annotated[
         int, typer.Option(min=0, help="Requests worked on at a time; 0 is one a core.", show_default="one a core")
     ] = 0,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of one run; 1 if absent, and workers share the cores.")
+        int | None, typer.Option(min=1, help="CPU threads of one run; 1 if absent: the workers share the cores.")
     ] = None,
     max_batch: Annotated[
         int | None,
@@ -78,10 +78,12 @@ def serve(
     from autotimm.serving import ServerSettings, bind, create_app, read_sources, run_server
     from autotimm.serving.logs import log_to_stderr
 
+    sources = read_sources(models)
+    on_cpu = all(_runs_on_cpu(source.path, provider) for source in sources)
     settings = ServerSettings(
         workers=workers,
         queue_size=queue,
-        max_batch=max_batch or (1 if provider == "cpu" else 8),
+        max_batch=max_batch or (1 if on_cpu else 8),
         header_timeout=header_timeout,
         body_timeout=body_timeout,
         request_timeout=timeout,
@@ -91,7 +93,6 @@ def serve(
         api_key=api_key,
         reload_seconds=1.0 if reload else None,
     )
-    sources = read_sources(models)
     with bind(host, port) as bound:
         hosted = _open(sources, provider, threads)
         app = create_app(hosted, settings)
@@ -102,18 +103,22 @@ def serve(
     err.print("stopped")
 
 
-def _open(sources: list[ModelSource], provider: str, threads: int | None) -> HostedModels:
+def _open(sources: list[ModelSource], provider: str | None, threads: int | None) -> HostedModels:
     from autotimm.runtime import load
     from autotimm.serving import HostedModel, HostedModels
 
     def opener(path: Path) -> Predictor:
-        return load(path, provider=provider, threads=threads or (1 if provider == "cpu" else None))
+        return load(path, provider=provider, threads=threads or (1 if _runs_on_cpu(path, provider) else None))
 
     opened = []
     for source in sources:
         with working(f"loading {source.path}"):
             opened.append(HostedModel.open(source, opener))
     return HostedModels(opened)
+
+
+def _runs_on_cpu(path: Path, provider: str | None) -> bool:
+    return provider == "cpu" or (provider is None and path.suffix.lower() not in (".engine", ".plan"))
 
 
 def _announce(models: HostedModels, url: str, workers: int, key: bool) -> None:

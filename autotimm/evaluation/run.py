@@ -52,7 +52,7 @@ def evaluate(
     """The metrics of a model's task on a data set: ``evaluate("cells.onnx", "data/cells", split="test")``.
 
     Args:
-        model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
+        model: a model, a predictor, or the path of a checkpoint or an artifact.
         data: root of the data set.
         **options: as :func:`evaluation_report` takes them, errors likewise.
 
@@ -88,7 +88,7 @@ def evaluation_report(
     detector.
 
     Args:
-        model: a model, a predictor, or the path of a checkpoint or an ``.onnx`` artifact.
+        model: a model, a predictor, or the path of a checkpoint or an artifact.
         data: root of the data set: an image folder; images and boxes in COCO JSON, CSV, Pascal VOC or YOLO files;
             images and masks; also a CSV file, as the data modules read them.
         split: which part of it; ``all`` for the whole of a folder of classes that has no parts. A CSV file is

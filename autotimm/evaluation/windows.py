@@ -53,18 +53,23 @@ def predict_windows(predictor: Predictor, image: NDArray[np.uint8], overlap: flo
         predictor: of a segmentation model, whatever it runs on.
         image: RGB uint8 ``[h, w, 3]``; where it is smaller than the input, padding makes up for it.
         overlap: least share of a window that its neighbour sees as well.
+
+    Raises:
+        ConfigError: the artifact resizes images itself, and would scale the windows.
     """
     manifest = predictor.manifest
     (height, width), (rows, columns) = image.shape[:2], manifest.preprocess.size
     mask = np.zeros((height, width), dtype=np.uint8 if len(manifest.class_names) <= 256 else np.int32)
     whole = Placement((rows, columns), (rows, columns), (0, 0))
+    if predictor.takes_image and manifest.preprocess.place(rows, columns) != whole:
+        raise ConfigError("this artifact scales every image, so windows are of no use: export it with --input batch")
     palette = manifest.palette
     for top, from_row, to_row in spans(height, rows, overlap):
         for left, from_column, to_column in spans(width, columns, overlap):
-            window = np.full((predictor.fixed_batch or 1, rows, columns, 3), manifest.preprocess.pad_value, np.uint8)
+            window = np.full((rows, columns, 3), manifest.preprocess.pad_value, np.uint8)
             seen = image[top : top + rows, left : left + columns]
-            window[0, : seen.shape[0], : seen.shape[1]] = seen
-            (found,) = predictor.finish(predictor.run(window), [whole])
+            window[: seen.shape[0], : seen.shape[1]] = seen
+            (found,) = predictor.finish(predictor.run(predictor.as_input([window])), [whole])
             assert isinstance(found, SemanticMask)
             mask[from_row:to_row, from_column:to_column] = found.mask[
                 from_row - top : to_row - top, from_column - left : to_column - left

@@ -9,15 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autotimm.export.calibration import CalibrationSettings
     from autotimm.export.onnx import export_to_onnx
-    from autotimm.export.reverification import verify
+    from autotimm.export.tensorrt import export_to_tensorrt
+    from autotimm.export.torchscript import export_to_torchscript
+    from autotimm.export.verifying import verify
 
 _HOMES = {
+    "CalibrationSettings": "autotimm.export.calibration",
     "export_to_onnx": "autotimm.export.onnx",
-    "verify": "autotimm.export.reverification",
+    "export_to_tensorrt": "autotimm.export.tensorrt",
+    "export_to_torchscript": "autotimm.export.torchscript",
+    "verify": "autotimm.export.verifying",
 }
 
-__all__ = ["export_to_onnx", "verify"]
+__all__ = ["CalibrationSettings", "export_to_onnx", "export_to_tensorrt", "export_to_torchscript", "verify"]
 
 
 def __getattr__(name: str) -> Any:

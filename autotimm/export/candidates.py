@@ -38,11 +38,11 @@ class Candidates:
 
 
 CandidateComparison = Callable[[Differences, NDArray[np.uint8], Candidates], None]
-"""Takes the differences to note, the prepared pixels ``[H, W, 3]``, and the artifact's candidates on them."""
+"""Takes the differences to note, the network input ``[H, W, 3]``, and the artifact's candidates on it."""
 
 
 def candidates_of(artifact: Path) -> Callable[[NDArray[np.uint8]], Candidates]:
-    """A function from prepared pixels ``[H, W, 3]`` to the candidates inside a detection artifact.
+    """A function from prepared pixels ``[H, W, 3]``, or an image, to the candidates inside a detection artifact.
 
     These are the values before thresholds and NMS.
     """
@@ -72,7 +72,7 @@ def against_model(model: DetectionModel) -> CandidateComparison:
         differences.compared["candidates"] += len(index)
         differences.note("candidate_score", found.scores - label_scores.numpy())
         # The selection itself: by rank, both lists of scores must agree, whatever locations they name.
-        differences.note("candidate_score", found.scores - scores.topk(len(index)).values.numpy())
+        _note_ranked(differences, found.scores, scores.topk(len(index)).values.numpy())
         differences.note("candidate_box_px", found.boxes - boxes[index].numpy())
 
     return compare
@@ -92,7 +92,7 @@ def against_artifact(path: Path) -> CandidateComparison:
         count = min(len(found.index), len(theirs.index))
         _, ours_at, theirs_at = np.intersect1d(named(found), named(theirs), return_indices=True)
         differences.compared["candidates"] += len(ours_at)
-        differences.note("candidate_score", found.scores[:count] - theirs.scores[:count])
+        _note_ranked(differences, found.scores[:count], theirs.scores[:count])
         differences.note("candidate_score", found.scores[ours_at] - theirs.scores[theirs_at])
         differences.note("candidate_box_px", found.boxes[ours_at] - theirs.boxes[theirs_at])
         # Two engines may differ on a near-tie between classes, but not on one candidate in a hundred.
@@ -101,3 +101,9 @@ def against_artifact(path: Path) -> CandidateComparison:
             differences.note("candidate_label_share", 1.0 - len(ours_at) / max(1, count))
 
     return compare
+
+
+def _note_ranked(differences: Differences, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Scores by rank: the largest difference, and the sum of all over the sum of the scores."""
+    differences.note("candidate_score", found - expected)
+    differences.note("candidate_score_share", float(np.abs(found - expected).sum() / max(expected.sum(), 1e-6)))

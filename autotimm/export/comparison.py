@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autotimm.export.tolerances import Matching
 from autotimm.runtime.preprocess import Placement
 from autotimm.runtime.results import Classification, Detections
 from autotimm.runtime.segmentation_results import Instances, SemanticMask
 
-SAME_OBJECT_IOU = 0.9
-"""Two detections of one class that overlap this much are the same one; engines may order near-ties differently."""
 BORDERLINE_IOU = 0.005
 """NMS may decide either way about a pair whose IoU lies this close to its threshold."""
 
@@ -24,6 +23,8 @@ class Differences:
 
     compared: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
+    sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Over all images, of what a share is made of at the end."""
 
     def note(self, name: str, values: NDArray[np.floating] | float) -> None:
         """Take the largest of ``values`` into account; NaN counts as infinitely wrong."""
@@ -41,7 +42,9 @@ class Differences:
         ]
 
 
-def compare_classifications(differences: Differences, reference: Classification, artifact: Classification) -> None:
+def compare_classifications(
+    differences: Differences, reference: Classification, artifact: Classification, matching: Matching
+) -> None:
     """Probabilities of all classes, relative to the largest too, since random weights give tiny ones; and the listed
     best classes, which are what a user reads.
     """
@@ -51,6 +54,12 @@ def compare_classifications(differences: Differences, reference: Classification,
     differences.compared["probabilities"] += len(expected)
     differences.note("probability", gap)
     differences.note("relative_probability", gap / expected.max())
+    lead = float(expected.max() - expected[actual.argmax()])  # of the reference's best class over the artifact's
+    differences.compared["labels_apart"] += int(lead > matching.score)
+    # What a classifier says is how far it goes from "could be any": without that, constant answers would pass.
+    any_class = 1 / len(expected) if abs(expected.sum() - 1) < 1e-3 and len(expected) > 1 else 0.5
+    differences.sums["probability"] += float(np.abs(expected - any_class).sum())
+    differences.sums["probability_gap"] += float(gap.sum())
     labels = artifact.labels
     in_range = (labels >= 0) & (labels < len(expected))
     differences.note("label_errors", float(len(labels) - len(set(labels[in_range].tolist()))))
@@ -68,8 +77,7 @@ def compare_detections(
     placement: Placement,
     *,
     thresholds: dict[str, float],
-    box_tolerance: float,
-    score_tolerance: float,
+    matching: Matching,
     across_classes: bool = False,
 ) -> NDArray[np.intp]:
     """Match the detections of one image by class and IoU, then compare boxes (in network-input pixels) and scores.
@@ -85,8 +93,8 @@ def compare_detections(
     same_class = reference.labels[:, None] == artifact.labels[None, :]
     apart = np.abs(expected[:, None, :] - actual[None, :, :]).max(axis=2)
     # Boxes that lie outside the image are clipped to lines, which overlap nothing: those match by their corners.
-    similarity = np.where(apart <= box_tolerance, 1.0, iou_matrix(expected, actual))
-    pairs = match(np.where(same_class, similarity, 0.0), SAME_OBJECT_IOU)
+    similarity = np.where(apart <= matching.box_px, 1.0, iou_matrix(expected, actual))
+    pairs = match(np.where(same_class, similarity, 0.0), matching.iou)
     rows, columns = pairs[:, 0], pairs[:, 1]
     differences.compared["images"] += 1
     differences.compared["detections"] += len(reference)
@@ -100,11 +108,13 @@ def compare_detections(
         cutoffs = [thresholds["score"]]
         if len(result) >= thresholds["max_detections"]:
             cutoffs.append(float(result.scores.min()))
-        near_cutoff = np.min([np.abs(result.scores[lonely] - cutoff) for cutoff in cutoffs], axis=0) <= score_tolerance
+        at_cutoff = np.min([np.abs(result.scores - cutoff) for cutoff in cutoffs], axis=0) <= matching.score
+        near_cutoff = at_cutoff[lonely]
         near_iou = np.abs(iou_matrix(boxes[lonely], everything) - thresholds["iou"]) <= BORDERLINE_IOU
         rivals = across_classes | (result.labels[lonely][:, None] == labels[None, :])
         near_iou = (near_iou & rivals).any(axis=1)
         differences.compared["unmatched"] += int((~near_cutoff & ~near_iou).sum())
+        differences.compared["certain"] += int((~at_cutoff).sum())
         differences.compared["borderline"] += int((near_cutoff | near_iou).sum())
     return pairs
 

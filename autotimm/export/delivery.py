@@ -8,9 +8,12 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from autotimm.export.accuracy import AccuracyMeter
 from autotimm.export.candidates import against_model
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import DetectionGraph
+from autotimm.export.graph.half import find_overflow
+from autotimm.export.graph.image import ImageGraph
 from autotimm.export.logits import logits_against_model
 from autotimm.export.verification import verify_artifact
 from autotimm.models.detection import DetectionModel
@@ -20,7 +23,7 @@ from autotimm.models.torch_backend import predictor_of
 from autotimm.runtime.errors import VerificationError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Manifest, Verification
-from autotimm.runtime.pictures import choose_pictures
+from autotimm.runtime.pictures import Pictures, choose_pictures
 
 Write = Callable[[Manifest, Path], None]
 """Writes the artifact with this manifest in it to a path."""
@@ -29,9 +32,10 @@ Write = Callable[[Manifest, Path], None]
 def described_by(graph: ExportGraph, manifest: Manifest) -> Manifest:
     """A model's manifest with what the composition of the graph decided."""
     thresholds, postprocessing = dict(manifest.thresholds), dict(manifest.postprocessing)
-    if isinstance(graph, DetectionGraph):
-        thresholds["candidates"] = graph.settings.candidates
-        postprocessing["nms"] = graph.settings.nms
+    of_batches = graph.stages if isinstance(graph, ImageGraph) else graph
+    if isinstance(of_batches, DetectionGraph):
+        thresholds["candidates"] = of_batches.settings.candidates
+        postprocessing["nms"] = of_batches.settings.nms
     return replace(
         manifest,
         thresholds=thresholds,
@@ -50,6 +54,7 @@ def write_verified(
     temporary: Path,
     verify: bool,
     verify_images: str | Path | None,
+    accuracy: AccuracyMeter | None = None,
 ) -> Manifest:
     """Write an artifact, compare it with the model through the runtime, and write the record into it.
 
@@ -61,25 +66,32 @@ def write_verified(
         temporary: where to write.
         verify: ``False`` writes it unverified, and the manifest says so.
         verify_images: folder of images; where absent, those that the model remembers, else generated ones.
+        accuracy: measures on annotated data what the precision costs.
 
     Returns:
         The manifest with the record.
 
     Raises:
-        VerificationError: it does not give the model's answers; it is kept as ``NAME.rejected`` beside its report.
+        VerificationError: it does not give the model's answers, or loses more on the data than it may; it is kept as
+            ``NAME.rejected`` beside its report.
     """
     write(manifest, temporary)
     if verify:
+        pictures = choose_pictures(verify_images, model.validation_images)
         record = verify_artifact(
             temporary,
             predictor_of(model),
-            pictures=choose_pictures(verify_images, model.validation_images),
+            pictures=pictures,
             compare_candidates=against_model(model) if isinstance(model, DetectionModel) else None,
             compare_logits=logits_against_model(model) if isinstance(model, SemanticSegmentor) else None,
         )
+        if record.status == "failed" and manifest.precision == "fp16":
+            record = _with_overflow(record, model, pictures)
     else:
         record = Verification(reason="not asked for")
     manifest = replace(manifest, verification=record)
+    if accuracy is not None and record.status != "failed":
+        manifest = replace(manifest, accuracy=accuracy(temporary))
     write(manifest, temporary)
     if record.status == "failed":
         rejected = keep_rejected(temporary, manifest, path)
@@ -87,7 +99,20 @@ def write_verified(
             f"{path}: the exported graph does not give the model's answers: {record.reason}. "
             f"It was kept as {rejected} with its report beside it"
         )
+    if manifest.accuracy is not None and manifest.accuracy.too_low:
+        rejected = keep_rejected(temporary, manifest, path)
+        raise VerificationError(
+            f"{path}: {manifest.precision} costs more than {manifest.accuracy.max_drop:g}: {manifest.accuracy}. "
+            f"It was kept as {rejected} with its report beside it"
+        )
     return manifest
+
+
+def _with_overflow(record: Verification, model: TaskModel, pictures: Pictures) -> Verification:
+    """Name the layer whose values float16 cannot hold, where that is why."""
+    reference = predictor_of(model)
+    found = find_overflow(model.network, lambda: map(reference.predict, pictures.images))
+    return replace(record, reason=f"{record.reason}; {found}: export with fp32") if found else record
 
 
 def keep_rejected(artifact: Path, manifest: Manifest, path: Path) -> Path:

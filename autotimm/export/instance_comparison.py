@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.export.comparison import SAME_OBJECT_IOU, Differences, iou_matrix, match
+from autotimm.export.comparison import Differences, iou_matrix, match
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.segmentation_results import Instances
 
@@ -40,19 +40,36 @@ def compare_masks_of_objects(
 
 
 def compare_mask_probabilities(
-    differences: Differences, reference: Predictor, artifact: Predictor, pixels: NDArray[np.uint8]
+    differences: Differences,
+    reference: Predictor,
+    artifact: Predictor,
+    image: NDArray[np.uint8],
+    pixels: NDArray[np.uint8],
+    same_object_iou: float,
 ) -> None:
-    """The mask head's own answers for one prepared image ``[H, W, 3]``: of the same objects, cell by cell."""
-    expected, actual = (_objects(predictor, pixels) for predictor in (reference, artifact))
+    """The mask head's own answers for one image: of the same objects, cell by cell.
+
+    Args:
+        differences: to note them in.
+        reference: runs on ``pixels``.
+        artifact: runs on ``image``.
+        image: what the artifact takes.
+        pixels: the network input ``[H, W, 3]`` that the artifact makes of it.
+        same_object_iou: objects of one class whose boxes overlap this much are one.
+    """
+    expected, actual = _objects(reference, pixels), _objects(artifact, image)
+    if artifact.takes_image:
+        placement = artifact.manifest.preprocess.place(image.shape[0], image.shape[1])
+        actual["boxes"] = placement.to_input(actual["boxes"])
     same_class = expected["labels"][:, None] == actual["labels"][None, :]
     overlaps = iou_matrix(expected["boxes"], actual["boxes"])
-    pairs = match(np.where(same_class, overlaps, 0.0), SAME_OBJECT_IOU)
+    pairs = match(np.where(same_class, overlaps, 0.0), same_object_iou)
     differences.compared["mask_cells"] += len(pairs) * int(np.prod(expected["masks"].shape[1:]))
     differences.note("mask_probability", expected["masks"][pairs[:, 0]] - actual["masks"][pairs[:, 1]])
 
 
 def _objects(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     """Boxes, labels and masks of the first image of a run, without the padding of unused rows."""
-    outputs = predictor.run(np.repeat(pixels[None], predictor.fixed_batch or 1, axis=0))
+    outputs = predictor.run(predictor.as_input([pixels]))
     count = int(outputs["num_detections"].ravel()[0])
     return {name: outputs[name][0, :count].astype(np.float32) for name in ("boxes", "labels", "masks")}

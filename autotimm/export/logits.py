@@ -21,11 +21,11 @@ from autotimm.models.semantic.segmentor import SemanticSegmentor
 Logits = NDArray[np.float32]
 """``[C, h, w]`` of one image."""
 LogitsComparison = Callable[[Differences, NDArray[np.uint8], Logits], None]
-"""Takes the differences to note, the prepared pixels ``[H, W, 3]``, and the artifact's logits on them."""
+"""Takes the differences to note, the network input ``[H, W, 3]``, and the artifact's logits on it."""
 
 
 def logits_of(artifact: Path) -> Callable[[NDArray[np.uint8]], Logits]:
-    """A function from prepared pixels ``[H, W, 3]`` to the logits inside a segmentation artifact."""
+    """A function from prepared pixels ``[H, W, 3]``, or an image, to the logits inside a segmentation artifact."""
     values = internal_values(artifact, SemanticGraph.internal_names)
     return lambda pixels: cast(Logits, values(pixels)["logits"])
 

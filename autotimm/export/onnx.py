@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,23 +19,29 @@ import onnx
 import onnxruntime
 import torch
 
-from autotimm.export.composition import compose
+from autotimm.export.accuracy import AccuracyMeter, accuracy_settings
+from autotimm.export.calibration import CalibrationSettings, calibration_of
+from autotimm.export.composition import compose, example_input
 from autotimm.export.delivery import described_by, write_verified
 from autotimm.export.graph.contract import ExportGraph
 from autotimm.export.graph.detection import NmsForm
+from autotimm.export.graph.image import ImageGraph
+from autotimm.export.graph.image_operator import resize_antialiased_in_onnx
 from autotimm.export.graph.nms import keep_by_nms_in_onnx
-from autotimm.export.settings import ExportSettings, applied, evaluating
+from autotimm.export.int8 import quantize
+from autotimm.export.opset import lower_opset, opset_of
+from autotimm.export.settings import ExportSettings, applied, check_batch, evaluating
 from autotimm.export.stages import name_nodes_by_stage
 from autotimm.models.checkpoint import load_checkpoint
 from autotimm.models.task import TaskModel
 from autotimm.models.torch_backend import describe
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
-from autotimm.runtime.manifest import METADATA_KEY, Manifest, Target
+from autotimm.runtime.manifest import METADATA_KEY, Accuracy, InputMode, Manifest, Precision, Target
 
 OPSET = 18
 """The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
-reads a newer one reads this one."""
+reads a newer one reads this one. What is written for every engine goes one lower: :mod:`autotimm.export.opset`."""
 
 
 def export_to_onnx(
@@ -42,7 +49,13 @@ def export_to_onnx(
     path: str | Path,
     *,
     batch: int | Literal["dynamic"] = 1,
+    input: InputMode = "batch",  # noqa: A002 (the option's name)
     target: Target = "onnxruntime",
+    precision: Precision = "fp32",
+    calibration: CalibrationSettings | str | Path | None = None,
+    data: str | Path | None = None,
+    split: str = "val",
+    max_drop: float | None = None,
     size: tuple[int, int] | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
@@ -60,8 +73,16 @@ def export_to_onnx(
         model: a model, or the path of a checkpoint.
         path: the ``.onnx`` file to write; it appears under this name only when it is complete and verified.
         batch: number of images the graph takes at once, or ``"dynamic"``.
+        input: ``"batch"`` takes images at the size of the network; ``"image"`` one image of any size, which it resizes
+            itself, and gives results in the pixels of that image.
         target: ``"onnxruntime"`` chooses what is fastest there, ``"portable"`` only what every engine runs, TensorRT
             included.
+        precision: of the network: ``fp32``, ``fp16``, or ``int8`` with the layers kept in fp32 that it would hurt.
+        calibration: int8: a folder of images like those that the model will see, or settings with it; where absent, the
+            validation images that the checkpoint remembers.
+        data: fp16 and int8: annotated data, to measure what the precision costs; the manifest records it.
+        split: of the data.
+        max_drop: how much lower the task's main figure may be than in fp32: .01 is one point.
         size: ``(height, width)`` of the network input; the model's own where absent.
         score_threshold: detection: detections below it are dropped; the model's own where absent.
         iou_threshold: detection: IoU above which NMS drops the lower-scored box; the model's own where absent.
@@ -81,51 +102,63 @@ def export_to_onnx(
         The manifest that travels with the file.
 
     Raises:
-        ConfigError: an option that does not fit the model.
+        ConfigError: an option that does not fit the model, or the others.
+        DataError: no image to calibrate on can be read, or the annotated data cannot be.
         ExportError: the model could not be traced or written.
-        VerificationError: the artifact does not give the model's answers; it is kept as ``NAME.rejected.onnx`` beside
-            ``NAME.rejected.json``.
+        VerificationError: the artifact does not give the model's answers, or loses more than ``max_drop``; it is kept
+            as ``NAME.rejected.onnx`` beside ``NAME.rejected.json``.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise ConfigError(f"{path}: the name of an ONNX artifact ends in .onnx")
-    if batch != "dynamic" and batch < 1:
-        raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
+    check_batch(batch, input)
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
+    measured = accuracy_settings(precision, data, split, max_drop)
+    calibrated = calibration_of(precision, calibration, model.validation_images)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
     # A path that cannot be written is found out before the graph is traced, which takes seconds.
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
-        graph = compose(model, target=target, candidates=candidates, nms=nms)
+        graph = compose(model, input=input, target=target, precision=precision, candidates=candidates, nms=nms)
         proto = _trace(graph, model, batch)
-        manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch))
+        if target == "portable":
+            lower_opset(proto)  # where that is not possible it stays as it is, and its manifest says so
+        manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch, input))
+        manifest = replace(manifest, precision=precision)
+        meter = AccuracyMeter(model, measured) if measured is not None else None
+        if calibrated is not None:
+            proto, record = quantize(proto, manifest, target, *calibrated, partial(_accuracy, meter, manifest))
+            manifest = replace(manifest, quantization=record)
         return write_verified(
             model,
             _complete(manifest, proto),
-            partial(_write, proto),
+            partial(write_onnx, proto),
             path=path,
             temporary=temporary,
             verify=verify,
             verify_images=verify_images,
+            accuracy=meter,
         )
 
 
 def _trace(graph: ExportGraph, model: TaskModel, batch: int | Literal["dynamic"]) -> onnx.ModelProto:
     """Run torch's exporter and take out what only a debugger of the exporter wants."""
-    height, width = model.preprocess.size
-    images = torch.zeros(2 if batch == "dynamic" else batch, height, width, 3, dtype=torch.uint8, device=model.device)
+    images, free = example_input(graph, model, batch)
     graph.to(model.device).eval()
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 graph,
-                (images,),
+                (images.to(model.device),),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=["images"],
+                input_names=["image" if isinstance(graph, ImageGraph) else "images"],
                 output_names=[*graph.output_names, *graph.internal_names],
-                dynamic_shapes=({0: torch.export.Dim("batch")},) if batch == "dynamic" else None,
-                custom_translation_table={torch.ops.autotimm.keep_by_nms.default: keep_by_nms_in_onnx},
+                dynamic_shapes=({axis: torch.export.Dim(name) for axis, name in free.items()},) if free else None,
+                custom_translation_table={
+                    torch.ops.autotimm.keep_by_nms.default: keep_by_nms_in_onnx,
+                    torch.ops.autotimm.resize_antialiased.default: resize_antialiased_in_onnx,
+                },
                 verbose=False,
             )
     except Exception as error:
@@ -161,18 +194,33 @@ def _complete(manifest: Manifest, proto: onnx.ModelProto) -> Manifest:
     return replace(
         manifest,
         format="onnx",
-        opset=OPSET,
+        opset=opset_of(proto),
         hashes={**manifest.hashes, "graph_sha256": graph_digest(proto)},
         versions={**manifest.versions, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     )
 
 
-def _write(proto: onnx.ModelProto, manifest: Manifest, path: Path) -> None:
+def write_onnx(proto: onnx.ModelProto, manifest: Manifest, path: Path) -> None:
+    """Write a model with this manifest in it.
+
+    Raises:
+        ExportError: it is larger than an ONNX file can be.
+    """
     embed_manifest(proto, manifest)
     try:
         onnx.save(proto, path)
     except ValueError as error:  # protobuf's limit of 2 GB a message
         raise ExportError(f"{path}: the model does not fit into one ONNX file ({error})") from error
+
+
+def _accuracy(meter: AccuracyMeter | None, manifest: Manifest, proto: onnx.ModelProto) -> Accuracy | None:
+    """What a graph costs that is no artifact yet; nothing is measured where no drop was forbidden."""
+    if meter is None or meter.settings.max_drop is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trial.onnx"
+        write_onnx(proto, manifest, path)
+        return meter(path)
 
 
 def embed_manifest(proto: onnx.ModelProto, manifest: Manifest) -> None:

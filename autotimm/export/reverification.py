@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
 
+from autotimm.export.archive import archive_digest, read_parts, write_archive
 from autotimm.export.candidates import against_artifact, against_model
+from autotimm.export.delivery import Write
 from autotimm.export.logits import logits_against_artifact, logits_against_model
-from autotimm.export.onnx import embed_manifest, graph_digest
+from autotimm.export.onnx import graph_digest, write_onnx
 from autotimm.export.settings import ExportSettings, applied
 from autotimm.export.verification import check_same_model, check_same_task, verify_artifact
 from autotimm.models.checkpoint import load_checkpoint
@@ -28,7 +31,7 @@ def verify(artifact: str | Path, against: str | Path, *, images: str | Path | No
 
     Args:
         artifact: the artifact; the record is written into its manifest, whether it passed or failed.
-        against: an AutoTimm checkpoint, an official YOLOX ``.pth``, or an ``.onnx`` artifact.
+        against: an AutoTimm checkpoint, an official YOLOX ``.pth``, or another artifact.
         images: folder of images to compare on.
 
     Raises:
@@ -37,17 +40,25 @@ def verify(artifact: str | Path, against: str | Path, *, images: str | Path | No
         CheckpointError: the checkpoint cannot be read.
     """
     manifest = read_manifest(artifact)
-    proto = onnx.load(artifact)
-    if graph_digest(proto) != manifest.hashes.get("graph_sha256"):
+    digest, write = _stored(Path(artifact))
+    if digest != manifest.hashes.get("graph_sha256"):
         raise VerificationError(f"{artifact}: its graph was changed after its export; export the model again")
     if is_artifact(against):
         record = _against_artifact(Path(artifact), Path(against), manifest, images)
     else:
         record = _against_checkpoint(Path(artifact), against, manifest, images)
-    embed_manifest(proto, replace(manifest, verification=record))
     with replacing(artifact) as temporary:
-        onnx.save(proto, temporary)
+        write(replace(manifest, verification=record), temporary)
     return record
+
+
+def _stored(artifact: Path) -> tuple[str, Write]:
+    """The digest of the graph in a file, and what writes that graph with another manifest."""
+    if artifact.suffix.lower() == ".pt":
+        parts = read_parts(artifact)
+        return archive_digest(parts), partial(write_archive, parts)
+    proto = onnx.load(artifact)
+    return graph_digest(proto), partial(write_onnx, proto)
 
 
 def _against_artifact(artifact: Path, against: Path, manifest: Manifest, images: str | Path | None) -> Verification:

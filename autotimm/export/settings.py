@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from autotimm.models.detection import DetectionModel
 from autotimm.models.task import TaskModel
 from autotimm.runtime.errors import ConfigError
-from autotimm.runtime.manifest import Manifest
+from autotimm.runtime.manifest import InputMode, Manifest
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,20 @@ class ExportSettings:
             max_detections=None if limit is None else int(limit),
             class_agnostic_nms=bool(choices.get("class_agnostic_nms")) if choices else None,
             multi_label=bool(choices.get("multi_label")) if choices else None,
+        )
+
+
+def check_batch(batch: int | Literal["dynamic"], input_mode: InputMode = "batch") -> None:
+    """Refuse what is no number of images.
+
+    Raises:
+        ConfigError: fewer than one, or something else than one where the input is an image of any size.
+    """
+    if batch != "dynamic" and batch < 1:
+        raise ConfigError(f"batch is {batch}, but must be at least 1, or 'dynamic'")
+    if input_mode == "image" and batch != 1:
+        raise ConfigError(
+            f"batch is {batch}, but with input 'image' a run takes one image, of any size: leave batch out"
         )
 
 

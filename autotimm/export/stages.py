@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import onnx
 
 LAST_STAGE = "postprocess"
+WRAPPED = "stages"
+"""The module of :class:`ImageGraph` that holds the stages of a batch; they are named as without it."""
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Where torch's exporter writes the modules around an operation, outermost first, and the operation itself."""
 
@@ -24,6 +26,7 @@ def name_nodes_by_stage(proto: onnx.ModelProto) -> None:
     for index, node in enumerate(proto.graph.node):
         scopes = ast.literal_eval({entry.key: entry.value for entry in node.metadata_props}.get(SCOPES_KEY, "[]"))
         module = scopes[-2] if len(scopes) > 1 else ""
+        module = "" if module == WRAPPED or module.startswith("_") else module.removeprefix(f"{WRAPPED}.")
         node.name = f"{module or LAST_STAGE}/{node.op_type}_{index}"
 
 
@@ -38,6 +41,7 @@ def layer_of(node_name: str) -> str:
 
 
 IN_WORDS: Mapping[str, str] = {
+    "resize": "resizing of the image",
     "normalize": "normalisation of the pixels",
     "network": "network",
     "select": "choice and decoding of the candidates",

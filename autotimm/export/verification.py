@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.export.candidates import CandidateComparison, candidates_of
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
+from autotimm.export.image_comparison import network_pixels
 from autotimm.export.instance_comparison import compare_mask_probabilities, compare_masks_of_objects
-from autotimm.export.logits import LogitsComparison, logits_of
-from autotimm.export.tolerances import tolerance_of
+from autotimm.export.tolerances import matching_of, tolerance_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
 from autotimm.runtime.manifest import Manifest, Task, Verification
@@ -19,6 +22,10 @@ from autotimm.runtime.pictures import Pictures
 from autotimm.runtime.predictor import Predictor
 from autotimm.runtime.results import Classification, Detections
 from autotimm.runtime.segmentation_results import Instances, SemanticMask
+
+if TYPE_CHECKING:  # they need torch, which is not there where an engine is verified
+    from autotimm.export.candidates import CandidateComparison
+    from autotimm.export.logits import LogitsComparison
 
 
 def verify_artifact(
@@ -28,6 +35,7 @@ def verify_artifact(
     pictures: Pictures,
     compare_candidates: CandidateComparison | None = None,
     compare_logits: LogitsComparison | None = None,
+    artifact_predictor: Predictor | None = None,
 ) -> Verification:
     """Compare an artifact with a reference, image by image.
 
@@ -37,6 +45,7 @@ def verify_artifact(
         pictures: the images to compare on; see :func:`autotimm.runtime.pictures.choose_pictures`.
         compare_candidates: detection: compares what enters NMS as well.
         compare_logits: semantic segmentation: compares what the best class is chosen by as well.
+        artifact_predictor: a predictor of the artifact, where it is open already; it stays open.
 
     Returns:
         The record, with status ``passed`` or ``failed``.
@@ -45,7 +54,7 @@ def verify_artifact(
         VerificationError: the two are not the same model, or there was nothing to compare.
     """
     differences = Differences()
-    with load(artifact) as opened:
+    with nullcontext(artifact_predictor) if artifact_predictor is not None else load(artifact) as opened:
         check_same_model(Path(artifact), opened.manifest, reference.manifest)
         # what a multi-label graph lists is for consumers without this runtime, which goes by the probabilities
         predictor, reference = (Predictor(one.backend, one.manifest, lists_best=True) for one in (opened, reference))
@@ -54,20 +63,26 @@ def verify_artifact(
         answers = predictor.predict(pictures.images, batch_size=_two_if_free(predictor), on_error="return")
         expected = reference.predict(pictures.images, batch_size=_two_if_free(reference), on_error="return")
         for ours, theirs in zip(answers, expected, strict=True):
-            _compare(differences, theirs, ours, predictor.manifest, tolerance)
+            _compare(differences, theirs, ours, predictor.manifest)
         readable = [index for index, answer in enumerate(expected) if not isinstance(answer, ImageError)]
-        prepared = [reference.prepare(pictures.images[index])[0] for index in readable]
+        given = _Inputs(predictor, [pictures.images[index] for index in readable])
+        prepared = list(network_pixels(differences, Path(artifact), predictor, given))
         if predictor.manifest.task == "instance_segmentation":
-            for pixels in prepared:
-                compare_mask_probabilities(differences, reference, predictor, pixels)
+            same_object = matching_of(predictor.manifest).iou
+            for image, pixels in zip(given, prepared, strict=True):
+                compare_mask_probabilities(differences, reference, predictor, image, pixels, same_object)
     if compare_candidates is not None:
+        from autotimm.export.candidates import candidates_of
+
         candidates = candidates_of(Path(artifact))
-        for pixels in prepared:
-            compare_candidates(differences, pixels, candidates(pixels))
+        for image, pixels in zip(given, prepared, strict=True):
+            compare_candidates(differences, pixels, candidates(image))
     if compare_logits is not None:
+        from autotimm.export.logits import logits_of
+
         logits = logits_of(Path(artifact))
-        for pixels in prepared:
-            compare_logits(differences, pixels, logits(pixels))
+        for image, pixels in zip(given, prepared, strict=True):
+            compare_logits(differences, pixels, logits(image))
     _check_something_was_compared(differences, Path(artifact), len(answers), reference.manifest.task)
     _note_shares(differences)
     exceeding = differences.exceeding(tolerance)
@@ -81,6 +96,17 @@ def verify_artifact(
         worst={name: float(f"{value:.4g}") for name, value in differences.worst.items()},
         tolerance=tolerance,
     )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What a run of an artifact takes, image by image: those of any size are not all held at once."""
+
+    predictor: Predictor
+    images: Sequence[Path | NDArray[np.uint8]]
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self.predictor.prepare(image)[0] for image in self.images)
 
 
 def _check_something_was_compared(differences: Differences, artifact: Path, images: int, task: Task) -> None:
@@ -106,18 +132,28 @@ def _check_something_was_compared(differences: Differences, artifact: Path, imag
 
 def _note_shares(differences: Differences) -> None:
     """Detections without a partner, over all; a borderline one in each image is no cause for doubt."""
-    counts = differences.compared
+    counts, sums = differences.compared, differences.sums
+    if "labels_apart" in counts:
+        differences.note("labels_apart_share", counts["labels_apart"] / max(1, counts["images"]))
+        differences.note("probability_share", sums["probability_gap"] / max(sums["probability"], 1e-6))
     if "detections" not in counts:
         return
     detections = max(1, counts["detections"])
     differences.note("unmatched_share", counts["unmatched"] / detections)
     differences.note("borderline_share", max(0, counts["borderline"] - counts["images"]) / detections)
+    if counts["certain"]:
+        differences.note("certain_unmatched_share", counts["unmatched"] / counts["certain"])
     if counts["masks"]:
         differences.note("mask_share", counts["masks_apart"] / counts["masks"])
 
 
 def _two_if_free(predictor: Predictor) -> int | None:
-    return 2 if predictor.fixed_batch is None else None
+    if predictor.fixed_batch is not None:
+        return None
+    engine = predictor.manifest.engine
+    if engine is None:
+        return 2
+    return max(min(2, part.maximum[0]) for part in engine.profile.values())
 
 
 _IN_WORDS: dict[Task, str] = {
@@ -152,17 +188,15 @@ def check_same_model(artifact: Path, ours: Manifest, theirs: Manifest) -> None:
             )
 
 
-def _compare(
-    differences: Differences, theirs: object, ours: object, manifest: Manifest, tolerance: dict[str, float]
-) -> None:
+def _compare(differences: Differences, theirs: object, ours: object, manifest: Manifest) -> None:
     if isinstance(theirs, ImageError):
         return
     if isinstance(theirs, Classification) and isinstance(ours, Classification):
-        compare_classifications(differences, theirs, ours)
+        compare_classifications(differences, theirs, ours, matching_of(manifest))
     elif isinstance(theirs, Detections) and isinstance(ours, Detections):
-        _compare_boxes(differences, theirs, ours, manifest, tolerance)
+        _compare_boxes(differences, theirs, ours, manifest)
     elif isinstance(theirs, Instances) and isinstance(ours, Instances):
-        pairs = _compare_boxes(differences, theirs, ours, manifest, tolerance)
+        pairs = _compare_boxes(differences, theirs, ours, manifest)
         compare_masks_of_objects(differences, theirs, ours, pairs)
     elif isinstance(theirs, SemanticMask) and isinstance(ours, SemanticMask):
         compare_masks(differences, theirs, ours)
@@ -173,7 +207,6 @@ def _compare_boxes(
     theirs: Detections | Instances,
     ours: Detections | Instances,
     manifest: Manifest,
-    tolerance: dict[str, float],
 ) -> NDArray[np.intp]:
     return compare_detections(
         differences,
@@ -181,8 +214,7 @@ def _compare_boxes(
         ours,
         manifest.preprocess.place(*theirs.image_size),
         thresholds=manifest.thresholds,
-        box_tolerance=tolerance["box_px"],
-        score_tolerance=tolerance["score"],
+        matching=matching_of(manifest),
         across_classes=bool(manifest.postprocessing.get("class_agnostic_nms")),
     )
 

@@ -16,6 +16,7 @@ from autotimm.models.torch_files import read_torch_file
 from autotimm.models.yolox.detector import YOLOXDetector
 from autotimm.runtime.artifact import is_artifact
 from autotimm.runtime.errors import AutoTimmError, CheckpointError
+from autotimm.runtime.torchscript_archive import is_torchscript
 
 MODEL_CLASSES: dict[str, type[TaskModel]] = {
     cls.__name__: cls for cls in (ImageClassifier, InstanceSegmentor, ObjectDetector, SemanticSegmentor, YOLOXDetector)
@@ -33,7 +34,7 @@ def load_checkpoint(path: str | Path) -> TaskModel:
         CheckpointError: corrupt, foreign, of a newer version, or with weights that do not fit.
     """
     path = Path(path)
-    if is_artifact(path):
+    if is_artifact(path) and (path.suffix.lower() != ".pt" or is_torchscript(path)):
         raise CheckpointError(f"{path}: is an exported artifact; this needs the checkpoint that it was made from")
     checkpoint = read_checkpoint(path)
     if CHECKPOINT_KEY not in checkpoint:

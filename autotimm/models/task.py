@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -267,10 +267,26 @@ class TaskModel(TrainableModule):
         return Path(path)
 
     def export(self, path: str | Path, **options: Any) -> Manifest:
-        """Write this model as a verified ONNX artifact: :func:`autotimm.export.export_to_onnx`."""
-        from autotimm.export import export_to_onnx
+        """Write this model as a verified artifact of the format that the name ends in.
 
-        return export_to_onnx(self, path, **options)
+        Args:
+            path: ``.onnx`` (:func:`autotimm.export.export_to_onnx`) or ``.pt``
+                (:func:`autotimm.export.export_to_torchscript`).
+            options: of that function.
+
+        Raises:
+            ConfigError: another ending.
+        """
+        from autotimm.export import export_to_onnx, export_to_torchscript
+
+        exporters: dict[str, Callable[..., Manifest]] = {".onnx": export_to_onnx, ".pt": export_to_torchscript}
+        suffix = Path(path).suffix
+        if suffix not in exporters:
+            raise ConfigError(
+                f"{path}: the name of an artifact ends in {' or '.join(exporters)}, not in {suffix!r}; engines are "
+                "built by autotimm.export_to_tensorrt(model, PATH)"
+            )
+        return exporters[suffix](self, path, **options)
 
 
 def _placeholder_names(num_classes: int) -> tuple[str, ...]:

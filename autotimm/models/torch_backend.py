@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from autotimm.models.record import library_versions
 from autotimm.models.task import TaskModel
-from autotimm.runtime.manifest import Manifest, TensorSpec
+from autotimm.runtime.manifest import InputMode, Manifest, TensorSpec
 from autotimm.runtime.predictor import Predictor
 
 
@@ -33,20 +33,22 @@ def predictor_of(model: TaskModel) -> Predictor:
     return Predictor(TorchBackend(model), describe(model))
 
 
-def describe(model: TaskModel, batch: int | str = "batch") -> Manifest:
+def describe(model: TaskModel, batch: int | str = "batch", input_mode: InputMode = "batch") -> Manifest:
     """The part of a manifest that the model itself knows.
 
     Args:
         model: the trained model.
         batch: the number of images the inputs and outputs hold, or the name of that dimension where it is free.
+        input_mode: whether the input is a batch, or an image of any size.
     """
     return Manifest(
         task=model.task,
         architecture=model.architecture,
         class_names=model.class_names,
         preprocess=model.preprocess,
-        inputs=input_specs(model, batch),
-        outputs=output_specs(model, batch),
+        inputs=input_specs(model, batch, input_mode),
+        outputs=output_specs(model, batch, input_mode),
+        input_mode=input_mode,
         format="checkpoint",
         target="torch",
         model_class=type(model).__name__,
@@ -58,11 +60,20 @@ def describe(model: TaskModel, batch: int | str = "batch") -> Manifest:
     )
 
 
-def input_specs(model: TaskModel, batch: int | str) -> tuple[TensorSpec, ...]:
-    """The one input of ``--input batch``."""
+_SOURCE_SIZE = ("height", "width")
+
+
+def input_specs(model: TaskModel, batch: int | str, input_mode: InputMode = "batch") -> tuple[TensorSpec, ...]:
+    """The one input."""
+    if input_mode == "image":
+        return (TensorSpec("image", "uint8", (*_SOURCE_SIZE, 3)),)
     return (TensorSpec("images", "uint8", (batch, *model.preprocess.size, 3)),)
 
 
-def output_specs(model: TaskModel, batch: int | str) -> tuple[TensorSpec, ...]:
-    """Every output with its shape."""
-    return tuple(TensorSpec(name, dtype, (batch, *shape)) for name, dtype, shape in model.output_layout())
+def output_specs(model: TaskModel, batch: int | str, input_mode: InputMode = "batch") -> tuple[TensorSpec, ...]:
+    """Every output with its shape; a ``mask`` of classes is as large as the input."""
+    specs = []
+    for name, dtype, shape in model.output_layout():
+        sides = _SOURCE_SIZE if input_mode == "image" and name == "mask" else shape
+        specs.append(TensorSpec(name, dtype, (batch, *sides)))
+    return tuple(specs)

@@ -12,19 +12,22 @@ from autotimm.runtime.errors import ArtifactError
 from autotimm.runtime.manifest import Manifest
 from autotimm.runtime.predictor import Predictor
 
-_BACKENDS = {".onnx": "onnxruntime"}
+_BACKENDS = {".onnx": "onnxruntime", ".pt": "torchscript", ".engine": "tensorrt", ".plan": "tensorrt"}
 """The module in :mod:`autotimm.runtime.backends` that runs the artifacts of a suffix. Each has ``open_backend(path, *,
 provider, threads)`` and ``read_manifest_text(path)``."""
+_PROVIDERS = {".engine": "cuda", ".plan": "cuda"}
+"""What an artifact of a suffix runs on where nobody says; the others run on the CPU."""
 SUFFIXES = tuple(_BACKENDS)
 """File name endings of the artifacts that this version runs."""
 
 
-def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | None = None) -> Predictor:
+def load(path: str | os.PathLike[str], *, provider: str | None = None, threads: int | None = None) -> Predictor:
     """Load an artifact for prediction.
 
     Args:
         path: the artifact; its suffix says which engine runs it.
-        provider: the device or library to run on: cpu, cuda, tensorrt, coreml, openvino or directml.
+        provider: the device or library to run on: cpu or cuda; for ONNX Runtime also tensorrt, coreml, openvino or
+            directml. ``None`` is the CPU for all but engines, which run on CUDA only.
         threads: threads of the engine; ``None`` leaves the choice to it.
 
     Raises:
@@ -33,9 +36,10 @@ def load(path: str | os.PathLike[str], *, provider: str = "cpu", threads: int | 
         ConfigError: an unknown provider, or fewer than one thread.
     """
     artifact = _checked(path)
+    provider = provider or _PROVIDERS.get(artifact.suffix.lower(), "cpu")
     backend: Any = _engine_of(artifact).open_backend(artifact, provider=provider, threads=threads)
     try:
-        return Predictor(backend, _parse(backend.manifest_text, artifact))
+        return Predictor(backend, Manifest.of_artifact(backend.manifest_text, artifact))
     except ArtifactError as error:
         backend.close()
         if str(error).startswith(str(artifact)):
@@ -51,7 +55,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
         BackendUnavailableError: the library that reads the format is not installed.
     """
     artifact = _checked(path)
-    return _parse(_engine_of(artifact).read_manifest_text(artifact), artifact)
+    return Manifest.of_artifact(_engine_of(artifact).read_manifest_text(artifact), artifact)
 
 
 def is_artifact(path: str | os.PathLike[str]) -> bool:
@@ -70,12 +74,3 @@ def _checked(path: str | os.PathLike[str]) -> Path:
 
 def _engine_of(artifact: Path) -> ModuleType:
     return importlib.import_module(f"autotimm.runtime.backends.{_BACKENDS[artifact.suffix.lower()]}")
-
-
-def _parse(text: str | None, artifact: Path) -> Manifest:
-    if text is None:
-        raise ArtifactError(
-            f"{artifact}: has no AutoTimm manifest, so it was not exported by AutoTimm; "
-            "make an artifact with: autotimm export CHECKPOINT --format onnx"
-        )
-    return Manifest.from_json(text, str(artifact))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from autotimm.runtime.backends.onnxruntime import offered_providers
+from autotimm.runtime.backends.tensorrt_library import EXTRAS, TITLES
 from autotimm.runtime.errors import one_line
 from autotimm.version import __version__
 
@@ -32,6 +34,7 @@ class Finding:
 
 PURPOSES = (
     ("predicting on ONNX artifacts", "cpu", ("onnxruntime",)),
+    ("predicting on TorchScript artifacts", "torchscript", ("torch",)),
     (
         "training and reading checkpoints",
         "train",
@@ -48,6 +51,7 @@ def diagnose() -> list[Finding]:
         Finding("autotimm", True, f"{__version__}, Python {platform.python_version()}, {platform.platform()}", ""),
         Finding("processor", True, f"{cpu_name()}, {usable_cpus()} CPUs for this process", ""),
     ]
+    torch_works, torch_devices = _torch_devices() if installed_version("torch") else (True, "")
     for purpose, extra, names in PURPOSES:
         if extra == "cpu":
             findings.append(_onnxruntime(purpose))
@@ -55,10 +59,10 @@ def diagnose() -> list[Finding]:
         versions = {name: installed_version(name) for name in names}
         absent = [name for name, version in versions.items() if not version]
         found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        works, devices = _torch_devices() if versions.get("torch") else (True, "")
+        works, devices = (torch_works, torch_devices) if versions.get("torch") else (True, "")
         remedy = "" if works and not absent else f"pip install 'autotimm-deploy[{extra}]'"
         findings.append(Finding(purpose, works and not absent, (found or "nothing") + devices, remedy))
-    return findings
+    return [*findings, *(_tensorrt(flavour) for flavour in TITLES), _cuda_device()]
 
 
 def _onnxruntime(purpose: str) -> Finding:
@@ -72,17 +76,46 @@ def _onnxruntime(purpose: str) -> Finding:
     return Finding(purpose, True, f"onnxruntime {onnxruntime.__version__}, offered: {offered}", "")
 
 
-def _torch_devices() -> tuple[bool, str]:
-    """Whether torch imports, and what it can compute on, to be read on after its version.
+def _tensorrt(flavour: str) -> Finding:
+    """Whether a package of TensorRT imports; on a machine without a GPU it may well do that."""
+    what = f"engines of {TITLES[flavour]}"
+    remedy = f"pip install 'autotimm-deploy[{EXTRAS[flavour]}]'"
+    if importlib.util.find_spec(flavour) is None:
+        return Finding(what, False, "nothing", remedy)
+    works, answer = _ask(f"import {flavour}; print({flavour}.__version__)")
+    return Finding(
+        what, works, f"{flavour} {answer}" if works else f"{flavour} does not import: {answer}", remedy * (not works)
+    )
 
-    Asked in a process of its own: the runtime imports no torch, and a broken installation may end its interpreter.
+
+def _cuda_device() -> Finding:
+    """The device that engines run on, and what reaches it."""
+    works, answer = _ask(
+        "from autotimm.runtime.backends.cuda_buffers import open_device\n"
+        "device = open_device()\n"
+        "print(f'{device.name}, compute capability {device.compute_capability}, by {device.library}')"
+    )
+    found = answer if works else answer.partition("BackendUnavailableError: ")[2] or answer
+    absent = installed_version("pycuda") == installed_version("cuda-bindings") == ""
+    return Finding("CUDA device for engines", works, found, "pip install cuda-python" if absent else "")
+
+
+def _torch_devices() -> tuple[bool, str]:
+    """Whether torch imports, and what it can compute on, to be read on after its version."""
+    works, answer = _ask("import torch; print('CUDA' if torch.cuda.is_available() else 'no CUDA')")
+    return works, f"; torch has {answer}" if works else f"; torch does not import: {answer}"
+
+
+def _ask(question: str) -> tuple[bool, str]:
+    """Run Python code; whether it came to its end, and the last line that it wrote.
+
+    In a process of its own: the runtime imports no torch, a device is taken by whoever looks at it, and a broken
+    installation may end its interpreter.
     """
-    question = "import torch; print('CUDA' if torch.cuda.is_available() else 'no CUDA')"
     answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        reason = (answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"])[-1]
-        return False, f"; torch does not import: {reason}"
-    return True, f"; torch has {answer.stdout.strip()}"
+    text = answer.stdout if answer.returncode == 0 else answer.stderr
+    lines = text.strip().splitlines() or [f"exit status {answer.returncode}"]
+    return answer.returncode == 0, lines[-1].strip()
 
 
 def installed_version(distribution: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autotimm.runtime.errors import AutoTimmError
+from autotimm.runtime.errors import ArtifactError, AutoTimmError
 
 
 @contextmanager
@@ -59,6 +59,18 @@ def _make_folder(target: Path) -> list[Path]:
     except (FileExistsError, NotADirectoryError) as error:
         raise AutoTimmError(f"{target}: could not be written: {target.parent} is not a folder") from error
     return absent
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be an artifact.
+
+    Raises:
+        ArtifactError: no such file, a folder, or an empty file.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: {'is a folder, not an artifact' if path.is_dir() else 'no such file'}")
+    if path.stat().st_size == 0:
+        raise ArtifactError(f"{path}: is empty (0 bytes); export the model again")
 
 
 def sha256_of(path: str | Path) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from autotimm.runtime.errors import ArtifactError, ConfigError
 from autotimm.runtime.preprocess import Preprocess
+from autotimm.runtime.sidecar import EngineRecord
 
 SCHEMA = "autotimm.manifest/1"
 METADATA_KEY = "autotimm"
@@ -57,6 +59,62 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """How an int8 network came about."""
+
+    flavour: str
+    """What is held in eight bits, and how."""
+    method: str
+    """By which the ranges were chosen: ``percentile``, ``entropy`` or ``minmax``."""
+    images: int
+    """On how many."""
+    image_source: str
+    seed: int
+    """Of the choice of the images."""
+    images_sha256: str
+    """Over the names and contents of the image files."""
+    layers: int
+    """So many could be quantised."""
+    kept: tuple[str, ...] = ()
+    """Those that stay in fp32: what gives the answers, and what would have changed them most."""
+    relative_error: float = 0.0
+    """Of the network's answers: root mean square over their standard deviation, on a few of the images."""
+    relative_error_of_all: float = 0.0
+    """The same with nothing kept but what gives the answers."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What a lower precision costs on annotated data."""
+
+    figure: str
+    """The task's main figure, 0..1: ``map``, ``accuracy``, ``miou``, ``mask_map``."""
+    data: str
+    split: str
+    images: int
+    reference: float
+    """Of the PyTorch model, in fp32."""
+    value: float
+    """Of the artifact."""
+    max_drop: float | None = None
+    """What it was allowed to lose."""
+
+    @property
+    def drop(self) -> float:
+        """How much lower the artifact's is."""
+        return self.reference - self.value
+
+    @property
+    def too_low(self) -> bool:
+        """Whether it lost more than it was allowed to; a figure that is not a number lost everything."""
+        return self.max_drop is not None and not self.drop <= self.max_drop
+
+    def __str__(self) -> str:
+        points = f"{100 * abs(self.drop):.2f} points {'lower' if self.drop >= 0 else 'higher'}"
+        return f"{self.figure} {self.value:.4f}, in fp32 {self.reference:.4f}: {points}, on {self.images} images"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that a consumer needs to know to run one artifact and to trust it."""
 
@@ -77,6 +135,10 @@ class Manifest:
     """Numbers baked into the graph's post-processing (score, iou, max_detections, candidates, ...)."""
     postprocessing: dict[str, str | bool] = field(default_factory=dict)
     """How the graph post-processes: activation, NMS form, class-agnostic or not, one or several labels a box."""
+    quantization: Quantization | None = None
+    """Of int8: how it came about."""
+    accuracy: Accuracy | None = None
+    """What the precision costs, where it was measured."""
     palette: tuple[tuple[int, int, int], ...] | None = None
     """Semantic segmentation: RGB 0..255 of each class, for drawings and mask files."""
     model_class: str = ""
@@ -88,12 +150,16 @@ class Manifest:
     created: str = ""
     """UTC, ISO 8601."""
     verification: Verification = Verification()
+    engine: EngineRecord | None = None
+    """Engines only: where and how it was built."""
     schema: str = SCHEMA
 
     def to_json(self) -> str:
         """Serialise; the inverse of :meth:`from_json`."""
         data = asdict(self)
         data["preprocess"] = self.preprocess.to_dict()
+        if self.engine is None:
+            del data["engine"]
         return json.dumps(data, indent=1, ensure_ascii=False)
 
     @classmethod
@@ -124,6 +190,24 @@ class Manifest:
             raise ArtifactError(f"{where}: the manifest is damaged ({error}); export the model again") from error
 
     @classmethod
+    def of_artifact(cls, text: str | None, artifact: Path) -> Manifest:
+        """Parse the manifest that was found in an artifact.
+
+        Args:
+            text: the JSON text; ``None`` where there was none.
+            artifact: the file.
+
+        Raises:
+            ArtifactError: as :meth:`from_json` does, or there was none.
+        """
+        if text is None:
+            raise ArtifactError(
+                f"{artifact}: has no AutoTimm manifest, so it was not exported by AutoTimm; make an artifact with: "
+                f"autotimm export CHECKPOINT --format {'torchscript' if artifact.suffix == '.pt' else 'onnx'}"
+            )
+        return cls.from_json(text, str(artifact))
+
+    @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Manifest:
         known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         known["class_names"] = tuple(data["class_names"])
@@ -134,11 +218,23 @@ class Manifest:
             known["palette"] = tuple((int(red), int(green), int(blue)) for red, green, blue in data["palette"])
             if len(known["palette"]) != len(known["class_names"]):
                 raise ValueError(f"{len(known['palette'])} colours for {len(known['class_names'])} classes")
+        if data.get("engine") is not None:
+            known["engine"] = EngineRecord.from_dict(data["engine"])
+        if data.get("quantization") is not None:
+            fields = _known_fields(Quantization, data["quantization"])
+            known["quantization"] = Quantization(**{**fields, "kept": tuple(fields.get("kept", ()))})
+        if data.get("accuracy") is not None:
+            known["accuracy"] = Accuracy(**_known_fields(Accuracy, data["accuracy"]))
         record = data.get("verification", {})
         known["verification"] = Verification(
             **{name: record[name] for name in Verification.__dataclass_fields__ if name in record}
         )
         return cls(**known)
+
+
+def _known_fields(kind: type[Quantization] | type[Accuracy], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that this version knows."""
+    return {name: data[name] for name in kind.__dataclass_fields__ if name in data}
 
 
 def _check_schema(schema: str, where: str) -> None:

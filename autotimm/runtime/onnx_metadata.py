@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from autotimm.runtime.errors import ArtifactError
+from autotimm.runtime.files import check_file
 
 _METADATA_PROPS = 14
 _KEY, _VALUE = 1, 2
@@ -36,18 +37,6 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise ArtifactError(
             f"{file_path}: is not a whole ONNX model ({error}); copy it again, or export the model again"
         ) from error
-
-
-def check_file(path: Path) -> None:
-    """Refuse what cannot be an artifact.
-
-    Raises:
-        ArtifactError: no such file, a folder, or an empty file.
-    """
-    if not path.is_file():
-        raise ArtifactError(f"{path}: {'is a folder, not an artifact' if path.is_dir() else 'no such file'}")
-    if path.stat().st_size == 0:
-        raise ArtifactError(f"{path}: is empty (0 bytes); export the model again")
 
 
 def _metadata(file: BinaryIO, end: int) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from autotimm.runtime.assemble import assemble
 from autotimm.runtime.backends import Backend
 from autotimm.runtime.errors import ArtifactError, ConfigError, ImageError
 from autotimm.runtime.images import ImageSource, load_image
-from autotimm.runtime.manifest import Manifest, TensorSpec
+from autotimm.runtime.manifest import InputMode, Manifest, TensorSpec
 from autotimm.runtime.preprocess import Placement
 from autotimm.runtime.resize import fit_image
 from autotimm.runtime.results import Result
@@ -37,7 +37,7 @@ class Predictor:
     """
 
     def __init__(self, backend: Backend, manifest: Manifest, *, lists_best: bool = False) -> None:
-        if manifest.input_mode != "batch":
+        if manifest.input_mode not in get_args(InputMode):
             raise ArtifactError(
                 f"the artifact takes its input as {manifest.input_mode!r}, which needs a newer version: "
                 "pip install --upgrade autotimm-deploy, or export with --input batch"
@@ -45,15 +45,12 @@ class Predictor:
         _check_specs("input", manifest.inputs, backend.inputs)
         _check_specs("output", manifest.outputs, backend.outputs)
         _check_classes(manifest, backend.outputs)
-        expected = (*manifest.preprocess.size, 3)
-        if len(backend.inputs) != 1 or backend.inputs[0].shape[1:] != expected:
-            found = ", ".join(str(spec) for spec in backend.inputs)
-            raise ArtifactError(
-                f"the artifact's input must be uint8 [N, {expected[0]}, {expected[1]}, 3], but is {found}"
-            )
+        self.takes_image = manifest.input_mode == "image"
+        """Whether a run takes one image of any size, and not a batch at the size of the network."""
+        _check_input(manifest, backend.inputs)
         self.backend = backend
         self.manifest = manifest
-        batch = backend.inputs[0].shape[0]
+        batch = 1 if self.takes_image else backend.inputs[0].shape[0]
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
         """How many images every run takes; ``None`` where any number will do."""
         multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
@@ -132,19 +129,43 @@ class Predictor:
         return self._results(images, self._batch_size(batch_size), "return")
 
     def prepare(self, image: ImageSource) -> tuple[NDArray[np.uint8], Placement]:
-        """Decode and resize one image.
+        """Decode one image, and resize it where the artifact does not.
 
         Returns:
-            RGB uint8 ``[H, W, 3]`` at the size of the network, and where the image lies in it.
+            RGB uint8 ``[H, W, 3]`` at the size of the network, and where the image lies in it; for an artifact that
+            takes images of any size the image itself.
         """
+        if self.takes_image:
+            pixels = np.ascontiguousarray(load_image(image))
+            size = (pixels.shape[0], pixels.shape[1])
+            return pixels, Placement(size, size, (0, 0))
         return fit_image(load_image(image), self.manifest.preprocess)
 
-    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """Run the engine on prepared images ``[N, H, W, 3]``; ``N`` must be ``fixed_batch`` where that is set."""
-        size = (self.fixed_batch or len(batch), *self.manifest.preprocess.size, 3)
-        if batch.shape != size:
-            raise ConfigError(f"the batch is {list(batch.shape)}, but the artifact takes {list(size)}")
-        return self.backend.run(batch)
+    def as_input(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """The input of one run: a batch ``[N, H, W, 3]``, filled up with black where the artifact takes more images
+        than there are; or the one image ``[H, W, 3]``.
+        """
+        if self.takes_image:
+            (image,) = prepared
+            return image
+        count = self.fixed_batch or len(prepared)
+        if count == 1:
+            return prepared[0][None]
+        batch = np.zeros((count, *self.manifest.preprocess.size, 3), np.uint8)
+        for slot, pixels in zip(batch, prepared, strict=False):
+            slot[...] = pixels
+        return batch
+
+    def run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """Run the engine on what :meth:`as_input` gives; every output has a leading dimension for the images."""
+        if self.takes_image:
+            if pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+                raise ConfigError(f"the image is {list(pixels.shape)}, but the artifact takes [height, width, 3]")
+            return self.backend.run(pixels)
+        size = (self.fixed_batch or len(pixels), *self.manifest.preprocess.size, 3)
+        if pixels.shape != size:
+            raise ConfigError(f"the batch is {list(pixels.shape)}, but the artifact takes {list(size)}")
+        return self.backend.run(pixels)
 
     def finish(self, outputs: dict[str, NDArray[np.generic]], placements: Sequence[Placement]) -> list[Result]:
         """Results in source pixels from the engine's outputs; outputs past the placements are padding."""
@@ -165,6 +186,8 @@ class Predictor:
         if self.fixed_batch is None:
             return asked or 1
         if asked not in (None, self.fixed_batch):
+            if self.takes_image:
+                raise ConfigError(f"batch_size is {asked}, but this artifact takes one image, of any size, a run")
             raise ConfigError(
                 f"batch_size is {asked}, but this artifact was exported for exactly {self.fixed_batch} images a run; "
                 "leave batch_size out, or export with --batch dynamic"
@@ -194,14 +217,23 @@ class Predictor:
     def _run_batch(self, prepared: Sequence[tuple[NDArray[np.uint8], Placement]]) -> list[Result]:
         if not prepared:
             return []
-        count = self.fixed_batch or len(prepared)
-        if count == 1:
-            batch = prepared[0][0][None]
-        else:
-            batch = np.zeros((count, *self.manifest.preprocess.size, 3), np.uint8)
-            for slot, (pixels, _) in zip(batch, prepared, strict=False):
-                slot[...] = pixels
-        return self.finish(self.run(batch), [placement for _, placement in prepared])
+        outputs = self.run(self.as_input([pixels for pixels, _ in prepared]))
+        return self.finish(outputs, [placement for _, placement in prepared])
+
+
+def _check_input(manifest: Manifest, found: Sequence[TensorSpec]) -> None:
+    """One input, of pixels: a batch at the size of the network, or an image whose sides are free."""
+    (height, width), takes_image = manifest.preprocess.size, manifest.input_mode == "image"
+    shape = found[0].shape if len(found) == 1 else ()
+    if takes_image:
+        fits = len(shape) == 3 and shape[2] == 3 and not any(isinstance(side, int) for side in shape[:2])
+    else:
+        fits = shape[1:] == (height, width, 3)
+    if not fits:
+        wanted = "[height, width, 3] of any size" if takes_image else f"[N, {height}, {width}, 3]"
+        raise ArtifactError(
+            f"the artifact's input must be uint8 {wanted}, but is {', '.join(str(spec) for spec in found)}"
+        )
 
 
 def _check_specs(kind: str, described: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:

@@ -100,37 +100,47 @@ class Preprocess:
             raise ConfigError(f"Preprocess.antialias=False is not defined here for {self.interpolation} interpolation")
 
     def place(self, height: int, width: int) -> Placement:
-        """Where a source image of this size lies in the network input."""
+        """Where a source image of this size lies in the network input.
+
+        In whole numbers, so that a graph, which may have no float64, gets the same. The official code of YOLOX computes
+        ``int(height * ratio)`` in floats, which comes out one pixel short where the exact product is whole and its
+        float just below it (one size in thirty); here such a side has the pixel.
+        """
         target_height, target_width = self.size
         if self.fit == "letterbox":
-            # min and int() as the official YOLOX does; an extreme aspect ratio still leaves one pixel.
-            ratio = min(target_height / height, target_width / width)
-            resized = (max(1, int(height * ratio)), max(1, int(width * ratio)))
+            # floor(side * min(ratios)); an extreme aspect ratio still leaves one pixel.
+            resized = (
+                max(1, min(target_height, height * target_width // width)),
+                max(1, min(target_width, width * target_height // height)),
+            )
         elif self.fit == "stretch":
-            resized = self._frame()
+            resized = self.frame
         else:
             resized = self._cover(height, width)
         slack_y, slack_x = target_height - resized[0], target_width - resized[1]
         if self.fit == "letterbox" and self.align == "top_left":
             return Placement((height, width), resized, (0, 0))
         if self.fit != "letterbox":
-            # round() of the positive excess, as torchvision's CenterCrop does.
-            return Placement((height, width), resized, (-round(-slack_y / 2), -round(-slack_x / 2)))
+            # round() of half the positive excess, as torchvision's CenterCrop does.
+            return Placement((height, width), resized, (-_rounded(-slack_y, 2), -_rounded(-slack_x, 2)))
         return Placement((height, width), resized, (slack_y // 2, slack_x // 2))
 
-    def _frame(self) -> tuple[int, int]:
-        """The size whose centre, ``crop_fraction`` of it, is the network input."""
+    @property
+    def frame(self) -> tuple[int, int]:
+        """The ``(height, width)`` whose centre, ``crop_fraction`` of it, is the network input."""
         return math.floor(self.size[0] / self.crop_fraction), math.floor(self.size[1] / self.crop_fraction)
 
     def _cover(self, height: int, width: int) -> tuple[int, int]:
         """Size of the scaled image whose centre is cropped, as timm's evaluation transform computes it."""
-        cover_height, cover_width = self._frame()
+        cover_height, cover_width = self.frame
         if cover_height == cover_width:  # torchvision's Resize(int): the shorter side, then int() of the longer
-            if height <= width:
-                return cover_height, int(cover_height * width / height)
-            return int(cover_width * height / width), cover_width
-        ratio = min(height / cover_height, width / cover_width)  # timm's ResizeKeepRatio
-        return max(self.size[0], round(height / ratio)), max(self.size[1], round(width / ratio))
+            return max(cover_height, cover_width * height // width), max(cover_width, cover_height * width // height)
+        # timm's ResizeKeepRatio: round(side / ratio), the ratio being the smaller of height / cover_height and
+        # width / cover_width
+        return (
+            max(self.size[0], cover_height, _rounded(height * cover_width, width)),
+            max(self.size[1], cover_width, _rounded(width * cover_height, height)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for manifests and checkpoints."""
@@ -145,6 +155,12 @@ class Preprocess:
             raise ConfigError(f"Preprocess has no field {', '.join(unknown)}; it was written by a newer AutoTimm")
         as_fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in data.items()}
         return cls(**as_fields)
+
+
+def _rounded(dividend: int, divisor: int) -> int:
+    """The quotient of nonnegative numbers, rounded as :func:`round` does: half to even."""
+    quotient, rest = divmod(dividend, divisor)
+    return quotient + (2 * rest > divisor or (2 * rest == divisor and quotient % 2))
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

@@ -43,7 +43,7 @@ def model_config(model: HostedModel, max_batch: int, workers: int) -> dict[str, 
     Where the batch is free, ``max_batch_size`` is more than 0 and the dimensions leave the batch out, as Triton has it.
     """
     manifest = model.manifest
-    free = not model.takes_image and model.batch_limit is None
+    free = model.batch_limit is None
     platform, backend = _platform(manifest.format)
     config: dict[str, Any] = {
         "name": model.name,
@@ -53,7 +53,7 @@ def model_config(model: HostedModel, max_batch: int, workers: int) -> dict[str, 
         "max_batch_size": max_batch if free else 0,
         "input": [_config_tensor(spec, without_batch=free) for spec in manifest.inputs],
         "output": [_config_tensor(spec, without_batch=free) for spec in manifest.outputs],
-        "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": workers}],
+        "instance_group": [{"name": model.name, "kind": "KIND_AUTO", "count": workers}],
         "default_model_filename": model.source.path.name,
         "parameters": {
             "task": {"string_value": manifest.task},

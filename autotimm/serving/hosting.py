@@ -69,12 +69,12 @@ class HostedModel:
     @property
     def batch_limit(self) -> int | None:
         """Images of a run at most: a number where the artifact fixes it, else ``None``."""
-        return 1 if self.takes_image else self.predictor.fixed_batch
+        return self.predictor.fixed_batch
 
     @property
     def takes_image(self) -> bool:
         """Whether a run takes one image of any size."""
-        return self.manifest.input_mode == "image"
+        return self.predictor.takes_image
 
     def changed(self) -> bool:
         """Whether the file is another one than the one that was last tried; not while it is away."""
@@ -160,8 +160,7 @@ def golden_outputs(predictor: Predictor) -> dict[str, NDArray[np.generic]]:
         AutoTimmError: the engine fails, or an output holds numbers that are not finite.
     """
     pixels, placement = predictor.prepare(generate(*_GOLDEN_SIZE, seed=0))
-    image_mode = predictor.manifest.input_mode == "image"
-    outputs = predictor.run(pixels if image_mode else np.stack([pixels] * (predictor.fixed_batch or 1)))
+    outputs = predictor.run(predictor.as_input([pixels]))
     predictor.finish(outputs, [placement])
     for name, values in outputs.items():
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values.astype(np.float64)).all():

@@ -127,7 +127,7 @@ class InferenceRoutes:
                     return Answer(body)
                 return Answer(body, "application/octet-stream", {_HEADER_LENGTH: str(split)})
 
-            return Prepared(pixels[None] if manifest.input_mode == "image" else pixels, finish)  # type: ignore[arg-type]
+            return Prepared(pixels[None] if predictor.takes_image else pixels, finish)  # type: ignore[arg-type]
 
         return await self.service.answer(
             request, model, prepare, seconds=lambda body: _wanted_seconds(body, length, encoding)

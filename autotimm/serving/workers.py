@@ -263,7 +263,7 @@ def _groups(ready: Sequence[tuple[Job, Prepared, int]], limit: int) -> list[list
 
 def _run_together(predictor: Predictor, parts: Sequence[NDArray[np.uint8]]) -> Outputs:
     """The outputs of one run over all images, in order; past them lies what fills up a fixed batch."""
-    if predictor.manifest.input_mode == "image":
+    if predictor.takes_image:
         return predictor.run(parts[0][0])
     images = sum(len(part) for part in parts)
     missing = max(0, (predictor.fixed_batch or images) - images)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,55 @@ def test_export_beside_the_user(
     assert second.startswith("verification: passed on 12 images, validation images of the checkpoint, against Image")
     assert "worst differences: probability" in third
     assert outcome.err == "next: autotimm predict best.onnx PHOTO.jpg --save predictions\n"
+
+
+def test_torchscript(
+    run: Run, trained_checkpoint: Path, color_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through every command that takes an artifact."""
+    monkeypatch.chdir(tmp_path)
+    outcome = run("export", trained_checkpoint, "--format", "torchscript", "--batch", "dynamic")
+    assert outcome.status == 0, outcome.err
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
+    assert outcome.out.startswith("best.pt  test_resnet, 3 classes, 32x32, batch dynamic, torchscript, ")
+    assert "verification: passed on 12 images" in outcome.out
+    image = next((color_images / "val" / "red").iterdir())
+    assert json.loads(run("predict", "best.pt", image, "--json", "-").out)[0]["predictions"][0]["name"]
+    assert "torchscript, fp32, for portable" in run("inspect", "best.pt").out
+    of_checkpoint, of_artifact = (
+        json.loads(run("evaluate", model, "--data", color_images, "--json", "-").out)["metrics"]
+        for model in (trained_checkpoint, "best.pt")
+    )
+    assert of_artifact == pytest.approx(of_checkpoint)
+    measured = json.loads(run("benchmark", "best.pt", "--runs", 1, "--threads", 1, "--json", "-").out)
+    assert measured["models"][0]["backend"].startswith("torchscript on torch ")
+    again = run("verify", "best.pt", "--against", trained_checkpoint)
+    assert again.out.startswith("verification: passed on 12 images")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nms", "operator"], "--nms operator is ONNX Runtime's own: a TorchScript artifact has --nms tensor"),
+        (["--target", "onnxruntime"], "--target onnxruntime is for ONNX: a TorchScript artifact is always portable"),
+        (["-o", "model.onnx"], "the name of a TorchScript artifact ends in .pt"),
+        (["-o", "{checkpoint}"], "ckpt.pt: would be written over the checkpoint; name another file with -o"),
+    ],
+)
+def test_what_torchscript_cannot_be(
+    run: Run,
+    trained_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "ckpt.pt"
+    shutil.copy(trained_checkpoint, checkpoint)
+    given = [argument.format(checkpoint=checkpoint) for argument in arguments]
+    assert message in run("export", checkpoint, "--format", "torchscript", *given).complaint
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt.pt"]
 
 
 @pytest.mark.parametrize(
@@ -106,3 +156,15 @@ def test_verify_against_another_model(
     assert "no such file" in run("verify", tmp_path / "none.onnx", "--against", trained_checkpoint).complaint
     assert "no such file" in run("verify", detector_artifact, "--against", tmp_path / "none.onnx").complaint
     assert read_manifest(detector_artifact).verification.status == "passed"
+
+
+def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.onnx"
+    options = ("--calibration", color_images / "train", "--calibration-images", 4, "--calibration-method", "minmax")
+    outcome = run("export", trained_checkpoint, "-o", path, "--precision", "int8", *options, "--target", "portable")
+    assert outcome.status == 0, outcome.err
+    assert ", int8, opset 18, " in outcome.out.splitlines()[0]
+    assert outcome.out.splitlines()[1].endswith("layers, calibrated on 4 of 18 images: train, by minmax")
+    refused = run("export", trained_checkpoint, "-o", path, "--calibration", color_images)
+    assert refused.status == 1
+    assert "calibration is for int8, and the precision is fp32" in refused.err

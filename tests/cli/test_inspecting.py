@@ -1,5 +1,8 @@
 import json
+import os
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ from onnx import helper
 
 from autotimm.runtime import Manifest, environment, read_manifest
 from autotimm.runtime.environment import Finding
+from autotimm.runtime.sidecar import EngineRecord, sidecar_of
 
 Run = Callable[..., Any]
 
@@ -137,7 +141,12 @@ def test_doctor(run: Run) -> None:
         assert compact(finding.what)[:12] in text
     rows = json.loads(run("doctor", "--json", "-").out)
     assert rows == [finding.to_dict() for finding in environment.diagnose()]
-    assert all(row["works"] for row in rows)
+    assert all(row["works"] for row in rows if "engine" not in row["what"])
+    assert [row["what"] for row in rows if "engine" in row["what"]] == [
+        "engines of TensorRT",
+        "engines of TensorRT-RTX",
+        "CUDA device for engines",
+    ]
 
 
 def test_doctor_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,3 +186,56 @@ def test_doctor_asks_torch(
     assert finding.works is works
     assert finding.found.endswith(said)
     assert (finding.remedy == "") is works
+
+
+@pytest.mark.parametrize(
+    ("source", "works", "found"),
+    [
+        ("__version__ = '10.3.0'\n", True, "tensorrt 10.3.0"),
+        (
+            "raise ImportError('libnvinfer.so.10 is missing')\n",
+            False,
+            "tensorrt does not import: ImportError: libnvinfer",
+        ),
+        ("import os; os.abort()\n", False, "tensorrt does not import: exit status -6"),
+        (None, False, "nothing"),
+    ],
+)
+def test_doctor_asks_tensorrt(
+    source: str | None, works: bool, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_torch_devices", lambda: (True, ""))
+    if source is not None:
+        (tmp_path / "tensorrt.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (finding,) = (f for f in environment.diagnose() if f.what == "engines of TensorRT")
+    assert finding.works is works
+    assert finding.found.startswith(found)
+    assert finding.remedy == ("" if works else "pip install 'autotimm-deploy[trt]'")
+
+
+def test_doctor_looks_for_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pycuda that cannot open the driver."""
+    monkeypatch.setattr(environment, "_torch_devices", lambda: (True, ""))
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").touch()
+    (tmp_path / "pycuda" / "driver.py").write_text("raise ImportError('libcuda.so.1: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    (finding,) = (f for f in environment.diagnose() if f.what == "CUDA device for engines")
+    assert not finding.works
+    assert finding.found.startswith("pycuda is installed, but CUDA does not start (libcuda.so.1: cannot open shared")
+
+
+def test_inspect_an_engine_needs_no_tensorrt(run: Run, detector_artifact: Path, tmp_path: Path) -> None:
+    engine = tmp_path / "model.engine"
+    engine.write_bytes(b"a plan")
+    record = EngineRecord("tensorrt", "10.3.0", "linux-aarch64", gpu="Orin", compute_capability="8.7")
+    manifest = replace(read_manifest(detector_artifact), format="trt", engine=record)
+    sidecar_of(engine).write_text(manifest.to_json())
+    outcome = run("inspect", engine)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "trt, fp32" in outcome.out
+    assert Manifest.from_json(run("inspect", engine, "--json", "-").out, "here") == manifest
+    sidecar_of(engine).unlink()
+    assert "model.engine.json" in run("inspect", engine).complaint

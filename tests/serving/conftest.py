@@ -62,7 +62,17 @@ def write_brightness(path: Path, batch: int | str = "batch", slope: float = 1.0,
         helper.make_node("TopK", ["probabilities", "k"], ["scores", "places"]),
         helper.make_node("Cast", ["places"], ["labels"], to=TensorProto.INT32),
     ]
-    return _write(nodes, constants, replace(brightness_manifest(batch), **manifest), path)
+    described = replace(brightness_manifest(batch), **manifest)
+    if described.input_mode == "image":
+        constants["first_axis"] = np.array([0], np.int64)
+        nodes.insert(0, helper.make_node("Unsqueeze", ["image", "first_axis"], ["images"]))
+    return _write(nodes, constants, described, path)
+
+
+def write_brightness_of_any_size(path: Path) -> Path:
+    """The same for one image of any size, as it is."""
+    inputs = (TensorSpec("image", "uint8", ("height", "width", 3)),)
+    return write_brightness(path, 1, inputs=inputs, input_mode="image")
 
 
 def write_classes(path: Path) -> Path:

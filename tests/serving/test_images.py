@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import struct
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from autotimm.runtime import load
 from autotimm.runtime.pictures import generate
 from autotimm.runtime.rle import decode
 
-from .conftest import Running, Serve, png, serving, write_brightness, write_classes
+from .conftest import Running, Serve, png, serving, write_brightness, write_brightness_of_any_size, write_classes
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,29 @@ def test_masks_of_classes(serve: Serve, tmp_path: Path) -> None:
     for entry in running.post("/predict?masks=true", file.getvalue()).json["predictions"]:
         np.testing.assert_array_equal(decode(entry["mask"]), expected.mask == entry["label"])
     assert running.post("/predict?min_score=0.1", file.getvalue()).status == 400
+
+
+def test_an_artifact_that_takes_images_of_any_size(serve: Serve, tmp_path: Path) -> None:
+    """It runs one image at a time, whatever waits."""
+    running = serve(write_brightness_of_any_size(tmp_path / "any.onnx"), max_batch=8)
+    levels = [10, 50, 90, 130, 170, 210]
+    with ThreadPoolExecutor(6) as clients:
+        sent = [png(level, (20 + level, 30)) for level in levels]
+        replies = list(clients.map(lambda body: running.post("/predict", body), sent))
+    assert [reply.json["width"] for reply in replies] == [20 + level for level in levels]
+    for level, reply in zip(levels, replies, strict=True):
+        scores = {entry["name"]: entry["score"] for entry in reply.json["predictions"]}
+        assert scores["light"] == pytest.approx(level / 255, abs=1e-6)
+    (found,) = running.get("/v2/models/bright/stats").json["model_stats"]
+    assert [batch["batch_size"] for batch in found["batch_stats"]] == [1]
+    assert running.get("/v2/models/bright").json["inputs"] == [
+        {"name": "image", "datatype": "UINT8", "shape": [-1, -1, 3]}
+    ]
+    assert running.get("/v2/models/bright/config").json["max_batch_size"] == 0
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [2, 5, 3], "data": [51] * 30}
+    answer = running.post("/v2/models/bright/infer", json.dumps({"inputs": [tensor]}).encode()).json
+    assert answer["outputs"][0]["shape"] == [1, 3]
+    np.testing.assert_allclose(answer["outputs"][0]["data"], [0.8, 0.2, 0], atol=1e-6)
 
 
 def test_several_models_must_be_named(serve: Serve, artifact: Path) -> None:

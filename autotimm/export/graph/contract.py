@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import nn
 
 
 class ExportGraph(nn.Module):
-    """A module from uint8 RGB ``[N, H, W, 3]`` to a tuple: the artifact's outputs, then internal values."""
+    """A module from uint8 RGB ``[N, H, W, 3]``, or ``[H, W, 3]``, to a tuple: the artifact's outputs, then internal
+    values.
+    """
 
-    output_names: ClassVar[tuple[str, ...]]
+    output_names: tuple[str, ...]
     """Names of the artifact's outputs."""
-    internal_names: ClassVar[tuple[str, ...]] = ()
+    internal_names: tuple[str, ...] = ()
     """Names of values that follow them; they stay inside the artifact, for verification to look at."""
+    network: nn.Module
     portable: bool = True
     """Whether the graph has only operators that every engine runs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ class Candidates(nn.Module):
 class DetectionGraph(ExportGraph):
     """uint8 pixels in, final detections out; the candidates before the thresholds come along for verification."""
 
-    output_names: ClassVar[tuple[str, ...]] = ("num_detections", "boxes", "scores", "labels")
+    output_names: tuple[str, ...] = ("num_detections", "boxes", "scores", "labels")
     internal_names = ("candidate_index", "candidate_boxes", "candidate_scores", "candidate_labels")
 
     def __init__(self, model: DetectionModel, settings: DetectionSettings) -> None:

@@ -20,19 +20,20 @@ class InstanceGraph(DetectionGraph):
     """
 
     network: MaskDetector
+    far_sides: Tensor
     output_names = (*DetectionGraph.output_names, "masks")
 
     def __init__(self, model: InstanceSegmentor, settings: DetectionSettings) -> None:
         super().__init__(model, settings)
-        self.size = model.preprocess.size
+        height, width = model.preprocess.size
+        self.register_buffer("far_sides", torch.tensor([width, height, width, height]).float(), persistent=False)
         self.region_strides, self.bins = model.region_strides, model.roi_pool_size
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs of DESIGN's table, then the candidates."""
         outputs, levels = self.network(self.normalize(images), with_levels=True)
         count, boxes, scores, labels, *candidates = self.detections(outputs)
-        height, width = self.size
-        boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+        boxes = boxes.clamp(min=0).minimum(self.far_sides)
         masks = self.masks(levels[: len(self.region_strides)], boxes, labels)
         return count, boxes, scores, labels, masks, *candidates
 

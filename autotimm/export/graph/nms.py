@@ -10,14 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from onnxscript import opset18
 from torch import Tensor
 from torchvision.ops import nms
 
 ROUNDS = 20
 """Rounds of the tensor form. A chain of n candidates, each overlapping only the next, needs n rounds; dense clusters of
 1000 candidates needed at most 16 (tests/export/graph/test_nms.py counts them)."""
-op: Any = opset18  # its stubs know no untyped values
 SCORE_FLOOR = 0.25
 """Between the score 0 of the candidates of other classes and the 0.5 of the last rank."""
 MAX_PER_CLASS = 1 << 20
@@ -110,6 +108,9 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 def keep_by_nms_in_onnx(boxes: Any, scores: Any, iou_threshold: float) -> Any:
     """The ONNX translation of :func:`keep_by_nms`: NonMaxSuppression, then its list of indices as a fixed-size mask."""
+    from onnxscript import opset18  # which writing TorchScript does without
+
+    op: Any = opset18  # its stubs know no untyped values
     no_limit = op.Constant(value_ints=[MAX_PER_CLASS])
     floor = op.Constant(value_floats=[SCORE_FLOOR])
     selected = op.NonMaxSuppression(boxes, scores, no_limit, op.Constant(value_floats=[iou_threshold]), floor)

@@ -17,9 +17,14 @@ class SemanticGraph(ExportGraph):
     def __init__(self, model: SemanticSegmentor) -> None:
         super().__init__()
         self.normalize, self.network = model.normalize, model.network
-        self.upsample, self.best_classes = model.upsample, model.best_classes
+        self.upsample, self.as_mask = model.upsample, model.as_mask
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The parts of the model's own inference: there is nothing that a graph must do otherwise."""
+        classes, logits = self.classes(images)
+        return self.as_mask(classes), logits
+
+    def classes(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class ids as int64 ``[N, H, W]``, and the logits."""
         logits = self.network(self.normalize(images)).logits
-        return self.best_classes(self.upsample(logits, images.shape[1:3])), logits
+        return self.upsample(logits, images.shape[1:3]).argmax(dim=1), logits

@@ -232,8 +232,11 @@ class SemanticSegmentor(FreezableModel):
 
     def best_classes(self, logits: Tensor) -> Tensor:
         """The mask ``[N, H, W]``, from logits that are as large."""
-        best = logits.argmax(dim=1)
-        return best.to(torch.uint8 if self.num_classes <= 256 else torch.int32)
+        return self.as_mask(logits.argmax(dim=1))
+
+    def as_mask(self, classes: Tensor) -> Tensor:
+        """Class ids in the type of masks: uint8 up to 256 classes, else int32."""
+        return classes.to(torch.uint8 if self.num_classes <= 256 else torch.int32)
 
     @staticmethod
     def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -19,7 +19,11 @@ class Backend(Protocol):
     outputs: tuple[TensorSpec, ...]
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """Run on ``[N, H, W, 3]`` RGB uint8 (C-contiguous) and return every output by name."""
+        """Run on RGB uint8 (C-contiguous) and return every output by name.
+
+        Args:
+            images: ``[N, H, W, 3]``, or ``[H, W, 3]`` of any size where the artifact takes one image.
+        """
 
     def close(self) -> None:
         """Release the engine; the backend cannot be used afterwards."""

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autotimm.runtime.errors import ArtifactError, BackendUnavailableError, ConfigError, one_line
+from autotimm.runtime.files import check_file
 from autotimm.runtime.manifest import METADATA_KEY, TensorSpec
-from autotimm.runtime.onnx_metadata import check_file, read_metadata
+from autotimm.runtime.onnx_metadata import read_metadata
 
 PROVIDERS = {
     "cpu": ("CPUExecutionProvider", "'autotimm-deploy[cpu]'"),
@@ -71,7 +72,7 @@ class OnnxRuntimeBackend:
         self._input_name = self.inputs[0].name if self.inputs else ""
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        """Run on ``[N, H, W, 3]`` RGB uint8 and return every output by name.
+        """Run on RGB uint8 ``[N, H, W, 3]``, or one image ``[H, W, 3]``, and return every output by name.
 
         Raises:
             ArtifactError: ONNX Runtime failed, or the backend is closed.
