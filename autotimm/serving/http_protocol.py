@@ -103,7 +103,7 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(_GRACE_SECONDS, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if not self.transport.is_closing():
+        if self._body_ended and not self.transport.is_closing():  # else a request has begun to come
             super().shutdown()
 
     def _cut_slow_reader(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import signal
@@ -52,6 +53,22 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening without losing those who are connected but not accepted yet: the system would reset them."""
+        loop = asyncio.get_running_loop()
+        late = [accepted for listening in sockets or () for accepted in _accept_all(listening)]
+        for server in self.servers:
+            server.close()
+        for accepted in late:
+            await loop.connect_accepted_socket(self._connection, accepted)
+        await super().shutdown(sockets)
+
+    def _connection(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal: finish what there is. The second: end now."""
         if self.should_exit:
@@ -75,6 +92,18 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _accept_all(listening: socket.socket) -> Iterator[socket.socket]:
+    while True:
+        try:
+            accepted, _ = listening.accept()
+        except ConnectionAbortedError:  # it has gone again
+            continue
+        except OSError:  # none is left
+            return
+        accepted.setblocking(False)
+        yield accepted
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -146,6 +146,9 @@ class WorkerPool:
             OverloadError: the queue is full.
         """
         if len(self._jobs) >= self.queue_size:
+            with self._ready:
+                self._forget_the_gone()
+        if len(self._jobs) >= self.queue_size:
             seconds = math.ceil(len(self._jobs) * self._mean_seconds / self.workers)
             raise OverloadError(
                 f"the queue is full ({self.queue_size} requests wait); come again later", max(1, seconds)
@@ -162,6 +165,12 @@ class WorkerPool:
                 self.check_room()
             self._jobs.append(job)
             self._ready.notify()
+
+    def _forget_the_gone(self) -> None:
+        """Clients that left must not keep others out."""
+        kept = [job for job in self._jobs if not job.is_void()]
+        self._jobs.clear()
+        self._jobs.extend(kept)
 
     def _work(self) -> None:
         while jobs := self._take():

@@ -166,6 +166,23 @@ def test_clients_that_leave_are_not_worked_for(slow: tuple[Running, Slow]) -> No
     assert predictor.sizes == [1, 1]  # not for the one that left
 
 
+def test_clients_that_leave_keep_nobody_out(slow: tuple[Running, Slow]) -> None:
+    running, predictor = slow
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(png(1))
+    with ThreadPoolExecutor(2) as clients:
+        predictor.may_run.clear()
+        first = clients.submit(running.post, "/predict", png(0))
+        until(lambda: predictor.sizes == [1])
+        with running.raw(head + png(1)), running.raw(head + png(1)), running.raw(head + png(1)):
+            until(lambda: running.server._service.pool.waiting == 3)
+        until(lambda: len(running.server.server_state.connections) == 1)
+        second = clients.submit(running.post, "/predict", png(9))
+        until(lambda: running.server._service.pool.waiting == 1)
+        predictor.may_run.set()
+        assert (first.result().status, second.result().status) == (200, 200)
+    assert predictor.sizes == [1, 1]
+
+
 def test_bodies_together_have_a_limit(serve: Serve, artifact: Path) -> None:
     running = serve(artifact, max_pending_bytes=1000)
     with running.raw(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n" + bytes(800)):
