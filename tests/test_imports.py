@@ -17,7 +17,7 @@ CORE = (
 HEAVY_BENCHMARKS = {
     *("backbones", "budgets", "detection_loading", "detector_backbones", "segmentor_backbones", "walking"),
     *("instance_backbones", "nms", "segmentation_runtime", "training_step", "training_throughput"),
-    *("precision_accuracy", "precision_speed"),
+    *("image_input", "matrix", "matrix_models", "precision_accuracy", "precision_speed"),
 }
 """These train or export models, or load data for it, and are not part of a command."""
 

@@ -64,7 +64,14 @@ class Cell:
 
     def __str__(self) -> str:
         if self.status in ("not offered", "failed"):
-            return f"{self.status}: {self.reason}".replace("|", "/")
+            return f"{self.status}: {self.reason}"
+        return self.in_brief
+
+    @property
+    def in_brief(self) -> str:
+        """Without the reason."""
+        if self.status in ("not offered", "failed"):
+            return self.status
         worst = ", ".join(text.format(self.worst[name]) for name, text in SHOWN.items() if name in self.worst)
         return f"{self.status}, {self.megabytes:.1f} MB, {self.seconds:.0f} s" + (f"; {worst}" if worst else "")
 
@@ -142,16 +149,18 @@ def walk(
 
 
 def as_markdown(cells: Sequence[Cell], formats: Sequence[Format]) -> str:
-    """A table for each model, then the versions."""
+    """A table for each model, then why cells are empty or were not executed, and the versions."""
+    reasons = {reason: number for number, reason in enumerate(dict.fromkeys(c.reason for c in cells if c.reason), 1)}
     lines: list[str] = []
     for name in dict.fromkeys(cell.model for cell in cells):
         lines += [f"### {name}", "", f"| precision | input | {' | '.join(FORMATS[form] for form in formats)} |"]
         lines.append(f"|{' --- |' * (2 + len(formats))}")
         own = {(cell.precision, cell.input, cell.format): cell for cell in cells if cell.model == name}
         for precision, mode in dict.fromkeys((cell.precision, cell.input) for cell in cells if cell.model == name):
-            row = [str(own[precision, mode, form]) for form in formats]
+            row = [_noted(own[precision, mode, form], reasons) for form in formats]
             lines.append(f"| {precision} | {mode} | {' | '.join(row)} |")
         lines.append("")
+    lines += [*(f"({number}) {reason}" + "\n" for reason, number in reasons.items())]
     packages = ("torch", "timm", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13")
     versions = [f"{package} {version}" for package in packages if (version := installed_version(package))]
     count = {status: sum(cell.status == status for cell in cells) for status in ("verified", "built", "not offered")}
@@ -162,6 +171,11 @@ def as_markdown(cells: Sequence[Cell], formats: Sequence[Format]) -> str:
         f"Python {platform.python_version()}, {', '.join(versions)}."
     )
     return "\n".join(lines) + "\n"
+
+
+def _noted(cell: Cell, reasons: Mapping[str, int]) -> str:
+    """A cell with the number of its reason."""
+    return cell.in_brief + (f" ({reasons[cell.reason]})" if cell.reason else "")
 
 
 def main() -> None:

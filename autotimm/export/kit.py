@@ -209,7 +209,7 @@ no torch and no ONNX Runtime. On a Jetson TensorRT comes with JetPack; make the 
 | file | what |
 | --- | --- |
 | `*.onnx` | the model for every engine, one file a precision; each says what it is: `autotimm inspect FILE` |
-| `{GOLDEN}/input.npy` | uint8 pictures at the size of the network |
+| `{GOLDEN}/input.npy` | uint8 pictures as the model takes them |
 | `{GOLDEN}/output.npz` | what {engines[0][0].name} answered to them on ONNX Runtime |
 | `profile.json` | the shapes that the engines are built for |
 
