@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autotimm.runtime import AutoTimmError, Predictor
-from autotimm.runtime.errors import ArtifactError, ConfigError
+from autotimm.runtime import Predictor
+from autotimm.runtime.errors import ArtifactError, ConfigError, one_line
 from autotimm.runtime.manifest import Manifest
 from autotimm.runtime.pictures import generate
 from autotimm.serving.sources import ModelSource
@@ -96,10 +96,10 @@ class HostedModel:
                 _check_same_model(self.predictor.manifest, predictor.manifest)
                 golden = golden_outputs(predictor)
                 _check_golden(self.golden, golden, predictor.manifest)
-            except AutoTimmError as error:
+            except Exception as error:  # whatever it is, the model that runs is not touched by it
                 self.statistics.reloaded(well=False)
                 raise ArtifactError(
-                    f"{self.source.path}: not taken, the model that was loaded before stays: {error}"
+                    f"{self.source.path}: not taken, the model that was loaded before stays: {one_line(error)}"
                 ) from error
             self.predictor, self.golden = predictor, golden  # runs that have begun keep the old one alive
             self.statistics.reloaded(well=True)

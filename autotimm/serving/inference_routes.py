@@ -113,10 +113,14 @@ class InferenceRoutes:
     async def _infer(self, request: Request) -> Response:
         model = self._model(request)
         length = _header_length(request)
-        encoding, limit = request.headers.get("content-encoding"), self.service.settings.max_body_bytes
+        encoding, settings = request.headers.get("content-encoding"), self.service.settings
 
         def prepare(body: bytes, predictor: Predictor) -> Prepared:
-            content = unpacked(body, encoding, limit)
+            content = unpacked(body, encoding, settings.max_body_bytes)
+            if (length or len(content)) > settings.max_json_bytes:
+                raise RequestError(
+                    413, f"the JSON may have {settings.max_json_bytes} bytes; send fewer images, or binary tensors"
+                )
             manifest = predictor.manifest
             wanted = read_request(content, length, manifest.inputs, manifest.outputs)
             (pixels,) = wanted.inputs.values()

@@ -7,6 +7,7 @@ import re
 from autotimm.serving.request_errors import RequestError
 
 _BOUNDARY = re.compile(r'boundary=(?:"([^"\r\n]{1,70})"|([^\s;,"]{1,70}))', re.IGNORECASE)
+_MOST_FIELDS = 100
 _NAME = re.compile(rb'[; ]name="?(?:image|file)"?(?:;|\s*$)', re.IGNORECASE)
 
 
@@ -25,7 +26,7 @@ def file_of_form(body: bytes, content_type: str) -> bytes:
         raise RequestError(400, "the multipart form names no boundary")
     delimiter = b"\r\n--" + (found[1] or found[2]).encode("latin-1")
     # what is before the first delimiter and behind the last one belongs to no field (RFC 2046, section 5.1.1)
-    parts = (b"\r\n" + body).split(delimiter)[1:]
+    parts = (b"\r\n" + body).split(delimiter, _MOST_FIELDS)[1:]
     if len(parts) < 2 or not parts[-1].startswith(b"--"):
         raise RequestError(400, "the multipart form is cut off: its last boundary is missing")
     fields: list[tuple[bytes, bytes]] = []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from autotimm.runtime.environment import usable_cpus
 from autotimm.runtime.errors import ConfigError
 
 MEBIBYTE = 1 << 20
@@ -37,6 +37,8 @@ class ServerSettings:
     max_header_bytes: int = 64 * 1024
     max_body_bytes: int = 64 * MEBIBYTE
     """Of one request, as sent and as decompressed."""
+    max_json_bytes: int = 16 * MEBIBYTE
+    """Of the JSON in a request for inference: as Python objects it takes up to twenty times as much."""
     max_pending_bytes: int = 512 * MEBIBYTE
     """Of all requests that are being read, waiting or worked on."""
     max_pixels: int = 50_000_000
@@ -63,11 +65,4 @@ class ServerSettings:
     @property
     def worker_count(self) -> int:
         """``workers``, or the cores that this process may use."""
-        return self.workers or usable_cores()
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
+        return self.workers or usable_cpus()

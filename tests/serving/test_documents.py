@@ -88,6 +88,7 @@ def test_figures_are_of_the_defaults() -> None:
         f"| body | {known.body_timeout:g} s |",
         f"| whole request, waiting included | {known.request_timeout:g} s |",
         f"| body, as sent and as unpacked | {known.max_body_bytes >> 20} MiB |",
+        f"| JSON of a request for inference | {known.max_json_bytes >> 20} MiB |",
         f"| bodies of all requests together | {known.max_pending_bytes >> 20} MiB |",
         f"| pixels of an image, by its header | {known.max_pixels // 10**6} million |",
         f"| connections | {known.max_connections:,} |",

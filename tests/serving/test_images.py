@@ -73,6 +73,7 @@ def test_forms(running: Running) -> None:
     body, headers = form_of(png(100), "picture")
     assert "2 fields" in running.post("/predict", body, headers).json["error"]
     assert "cut off" in running.post("/predict", body[:-8], headers).json["error"]
+    assert running.post("/predict", b"\r\n------B0undary" * 100_000, headers).status == 400
     assert "no boundary" in running.post("/predict", body, {"Content-Type": "multipart/form-data"}).json["error"]
 
 

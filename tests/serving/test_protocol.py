@@ -249,6 +249,14 @@ def test_bytes_that_do_not_add_up(running: Running) -> None:
         assert running.post("/v2/models/bright/infer", body, {BINARY: length}).status == 400
 
 
+def test_long_json(serve: Serve, artifact: Path) -> None:
+    running = serve(artifact, max_json_bytes=2000)
+    many = images(*range(20))
+    reply = running.post("/v2/models/bright/infer", json.dumps(json_request(many)).encode())
+    assert (reply.status, "send fewer images, or binary tensors" in reply.json["error"]) == (413, True)
+    assert running.post("/v2/models/bright/infer", *binary_request(many)).status == 200
+
+
 def test_a_fixed_batch_is_asked_for_as_a_whole(serve: Serve, tmp_path: Path) -> None:
     running = serve(write_brightness(tmp_path / "two.onnx", 2))
     assert infer(running, json_request(images(0, 255)))["outputs"][2]["data"] == [0, 1, 1, 0]
