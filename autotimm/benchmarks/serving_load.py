@@ -236,6 +236,7 @@ def _row(clients: int, served: Sequence[Load], ceilings: Sequence[Load]) -> dict
         "ceiling/s": ceiling.rate,
         "p50 ms": server.milliseconds(50),
         "p99 ms": server.milliseconds(99),
+        "ceiling p50 ms": ceiling.milliseconds(50),
         "ceiling p99 ms": ceiling.milliseconds(99),
         "CPU ms": server.cpu_ms,
         "ceiling CPU ms": ceiling.cpu_ms,
