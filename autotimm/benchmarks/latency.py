@@ -30,7 +30,7 @@ class LatencyReport:
     """The first prediction, which pays for lazy initialisation."""
     warm_up_runs: int
     batch: int
-    """Images of each run: more than one where the artifact was made for a fixed number."""
+    """Images of each run: more than one where the artifact takes no fewer."""
     stages: dict[str, Timing]
     """For one whole batch: the ``STAGES``, then ``predict`` (decoded images), ``end to end`` (files) and ``bare
     session`` (the graph alone on a prepared input)."""
@@ -77,7 +77,7 @@ def measure_latency(
         load_ms: how long loading took.
     """
     seconds: dict[str, list[float]] = {name: [] for name in (*STAGES, "predict", "end to end", "bare session")}
-    count = predictor.fixed_batch or 1
+    count = predictor.least_batch
     endless = cycle(images)
     decoded = [load_image(source) for source in islice(cycle(images), count)]
     first = clock(lambda: predictor.predict(decoded))

@@ -53,7 +53,9 @@ ProfileWidth = Annotated[
 ]
 Workspace = Annotated[
     int | None,
-    typer.Option(metavar="MIB", min=1, rich_help_panel=_PANEL, help="Device memory that a layer may use meanwhile."),
+    typer.Option(
+        metavar="MIB", min=1, rich_help_panel=_PANEL, help="Device memory that a layer may use while it runs."
+    ),
 ]
 TimingCache = Annotated[
     Path | None,

@@ -151,7 +151,9 @@ def export(
     kit: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", rich_help_panel="TensorRT", help="Write what a device needs to build and verify there."
+            metavar="DIR",
+            rich_help_panel="TensorRT",
+            help="Write what a device needs to build and verify, not an engine.",
         ),
     ] = None,
     flavour: FlavourOption = None,

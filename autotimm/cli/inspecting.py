@@ -42,6 +42,7 @@ def inspect(model: ModelPath, json_out: JsonOut = None) -> None:
         ("preprocess", ", ".join(f"{key} {value}" for key, value in manifest.preprocess.to_dict().items())),
         ("thresholds", ", ".join(f"{key} {value:g}" for key, value in manifest.thresholds.items())),
         ("post-processing", ", ".join(f"{key}: {value}" for key, value in manifest.postprocessing.items())),
+        *_precision_rows(manifest),
         *engine_rows(manifest),
         ("hashes", ", ".join(f"{key} {value[:16]}" for key, value in manifest.hashes.items())),
         ("versions", ", ".join(f"{key} {value}" for key, value in manifest.versions.items())),
@@ -107,6 +108,24 @@ def _manifest_of(model: Path) -> Manifest:
         return read_manifest(model)
     with open_predictor(model, None, None) as predictor:
         return predictor.manifest
+
+
+def _precision_rows(manifest: Manifest) -> list[tuple[str, object]]:
+    """How int8 came about, and what a lower precision costs, where that is known."""
+    rows: list[tuple[str, object]] = []
+    if (record := manifest.quantization) is not None:
+        rows += [
+            ("int8", f"{record.layers - len(record.kept)} of {record.layers} layers; {record.flavour}"),
+            (
+                "calibration",
+                f"{record.method}, {record.image_source}, seed {record.seed}, images {record.images_sha256[:16]}",
+            ),
+            ("kept in fp32", ", ".join(record.kept)),
+            ("int8 error", f"{record.relative_error:g}; {record.relative_error_of_all:g} with no more kept than must"),
+        ]
+    if manifest.accuracy is not None:
+        rows.append(("accuracy", f"{manifest.accuracy} of {manifest.accuracy.data}"))
+    return rows
 
 
 def _format(name: str, precision: str, opset: int | None, target: str) -> str:

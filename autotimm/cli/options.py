@@ -19,7 +19,7 @@ ModelPath = Annotated[
 ]
 Provider = Annotated[
     str | None,
-    typer.Option(help="Where an artifact runs: cpu (the default), cuda; with ONNX Runtime also openvino, ..."),
+    typer.Option(help="Where it runs: cpu (the default), cuda (engines always); with ONNX Runtime also openvino, ..."),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of the engine; the engine's own choice if absent.")

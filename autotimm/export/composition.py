@@ -21,6 +21,7 @@ from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.manifest import InputMode, Precision, Target
+from autotimm.runtime.pictures import generate
 
 DEFAULT_CANDIDATES = 1000
 """Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo can have hundreds above it: with 300, the
@@ -52,7 +53,8 @@ def compose(
     """
     graph = _of_batches(model, target, candidates, nms)
     if precision == "fp16":
-        graph.network = in_half(model.network)
+        pictures = [torch.from_numpy(generate(*model.preprocess.size, seed)) for seed in range(2)]
+        graph.network = in_half(model.network, model.normalize(torch.stack(pictures).to(model.device)))
     return ImageGraph(graph, model.preprocess, target) if input == "image" else graph
 
 

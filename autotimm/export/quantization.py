@@ -27,6 +27,10 @@ _MOVING = frozenset({"MaxPool", "Resize", "Reshape", "Transpose", "Flatten", "Sl
 _CLIPPING = frozenset({"Relu", "Clip"})
 """What the rounding to eight bits does by itself where it follows."""
 
+SILU_FLOOR = -8.0
+"""SiLU, x sigmoid(x), of all that lies below is between -0.003 and 0. Inputs reach down to -30 and further, and would
+take most of the 256 steps from the others."""
+
 
 @dataclass(frozen=True)
 class Flavour:
@@ -125,6 +129,11 @@ class QuantizableGraph:
                     names[self.held_output(node)] = None
         return list(names)
 
+    def worth_telling(self, value: str, seen: Range) -> Range:
+        """The part of a range that the value's readers tell apart: of SiLU's input, what is above the floor."""
+        readers = {node.op_type for node in self.consumers.get(value, [])}
+        return (max(seen[0], SILU_FLOOR), max(seen[1], SILU_FLOOR)) if readers == {"Sigmoid", "Mul"} else seen
+
     def quantized(self, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
         """The graph with Q/DQ pairs.
 
@@ -195,7 +204,8 @@ class _Insertion:
     def _scale_of(self, value: str) -> tuple[float, int]:
         if value not in self.scales:
             symmetric = not self.graph.flavour.outputs
-            self.scales[value] = scale_and_zero_point(self.ranges[value], symmetric=symmetric)
+            told = self.graph.worth_telling(value, self.ranges[value])
+            self.scales[value] = scale_and_zero_point(told, symmetric=symmetric)
         return self.scales[value]
 
     def _hold(self, value: str, layer: str) -> str:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from autotimm.export.stages import stage_of
-from autotimm.export.tensorrt_flavour import Library, on_jetson
+from autotimm.export.tensorrt_flavour import Library
 from autotimm.export.tensorrt_inspection import Precisions, precisions_of
 from autotimm.export.tensorrt_log import Problem, build_problems, parser_problems, remarks
 from autotimm.export.tensorrt_options import EngineOptions, profile_of
 from autotimm.export.tensorrt_progress import BuildProgress, ReportProgress, monitor_of
-from autotimm.runtime.backends.tensorrt_library import logger_of
+from autotimm.runtime.backends.tensorrt_library import logger_of, on_jetson
 from autotimm.runtime.errors import BackendUnavailableError, ConfigError, ExportError, one_line
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Manifest

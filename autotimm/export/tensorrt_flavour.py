@@ -8,12 +8,10 @@ Names of each version were read from NVIDIA's wheels.
 from __future__ import annotations
 
 import importlib
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from autotimm.runtime.backends.tensorrt_library import TITLES, version_numbers
+from autotimm.runtime.backends.tensorrt_library import ON_JETSON, TITLES, on_jetson, version_numbers
 from autotimm.runtime.errors import BackendUnavailableError, ConfigError, one_line
 from autotimm.runtime.sidecar import Flavour
 
@@ -118,17 +116,9 @@ def choose_library(flavour: Flavour | None = None) -> Library:
 def how_to_install() -> str:
     """What brings TensorRT to this machine and to others."""
     if on_jetson():
-        return (
-            "On this Jetson it comes with JetPack (sudo apt install nvidia-jetpack); a virtual environment sees it "
-            "when made with: python3 -m venv --system-site-packages"
-        )
+        return f"On this Jetson {ON_JETSON}"
     return (
         "Jetson: it comes with JetPack, and a virtual environment sees it when made with --system-site-packages. "
         "Server or workstation with an NVIDIA GPU: pip install 'autotimm-deploy[trt]'. "
         "Desktop RTX GPU, or to build without a GPU: pip install 'autotimm-deploy[trt-rtx]'"
     )
-
-
-def on_jetson() -> bool:
-    """Whether this machine is a Jetson; its Linux names its release in a file."""
-    return platform.machine() == "aarch64" and Path("/etc/nv_tegra_release").is_file()

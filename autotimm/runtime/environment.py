@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from autotimm.runtime.backends.onnxruntime import offered_providers
-from autotimm.runtime.backends.tensorrt_library import EXTRAS, TITLES
+from autotimm.runtime.backends.tensorrt_library import EXTRAS, TITLES, on_jetson
 from autotimm.runtime.errors import one_line
 from autotimm.version import __version__
 
@@ -41,6 +41,7 @@ PURPOSES = (
         ("torch", "torchvision", "timm", "pytorch-lightning", "torchmetrics"),
     ),
     ("exporting to ONNX", "export", ("onnx", "onnxscript")),
+    ("serving over HTTP", "serve", ("starlette", "uvicorn", "httptools")),
 )
 """What a user wants to do, the extra that brings it, and the distributions that it takes."""
 
@@ -80,6 +81,8 @@ def _tensorrt(flavour: str) -> Finding:
     """Whether a package of TensorRT imports; on a machine without a GPU it may well do that."""
     what = f"engines of {TITLES[flavour]}"
     remedy = f"pip install 'autotimm-deploy[{EXTRAS[flavour]}]'"
+    if on_jetson():  # the packages of an index are for servers, and TensorRT-RTX is for desktops
+        remedy = "sudo apt install nvidia-jetpack" if flavour == "tensorrt" else ""
     if importlib.util.find_spec(flavour) is None:
         return Finding(what, False, "nothing", remedy)
     works, answer = _ask(f"import {flavour}; print({flavour}.__version__)")

@@ -51,7 +51,7 @@ class DataWarning(UserWarning):
 
 
 class ImageError(AutoTimmError):
-    """One image that cannot be decoded, or that is refused before it is decoded."""
+    """One image that cannot be decoded, that is refused before it is decoded, or that an engine was not built for."""
 
 
 class CheckpointError(AutoTimmError):
@@ -98,15 +98,19 @@ class BackendUnavailableError(AutoTimmError):
 
 
 _EXTRA_OF = {
+    "anyio": "serve",
+    "httptools": "serve",
     "matplotlib": "train",
     "onnx": "export",
     "onnxruntime": "cpu",
     "onnxscript": "export",
     "pycocotools": "train",
     "pytorch_lightning": "train",
+    "starlette": "serve",
     "timm": "train",
     "torch": "train",
     "torchmetrics": "train",
     "torchvision": "train",
+    "uvicorn": "serve",
     "yaml": "train",
 }

@@ -18,7 +18,6 @@ from autotimm.runtime.manifest import InputMode, Manifest, TensorSpec
 from autotimm.runtime.preprocess import Placement
 from autotimm.runtime.resize import fit_image
 from autotimm.runtime.results import Result
-from autotimm.runtime.sidecar import EngineRecord
 
 OnError = Literal["raise", "return"]
 
@@ -54,7 +53,8 @@ class Predictor:
         batch = 1 if self.takes_image else backend.inputs[0].shape[0]
         self.fixed_batch: int | None = batch if isinstance(batch, int) else None
         """How many images every run takes; ``None`` where any number will do."""
-        self._least_batch = 1 if self.takes_image or manifest.engine is None else _least_batch(manifest.engine)
+        self.least_batch = self.fixed_batch or _least_batch(manifest)
+        """The fewest images that a run takes; fewer are filled up."""
         multi_label = manifest.task == "classification" and manifest.postprocessing.get("activation") == "sigmoid"
         by_threshold = multi_label and not lists_best
         self._threshold = manifest.thresholds.get("score", 0.5) if by_threshold else None
@@ -102,16 +102,18 @@ class Predictor:
 
         Args:
             images: path, PIL image or uint8 RGB array; or a list or tuple of these.
-            batch_size: images a run, for artifacts that leave it free. By default 1: on CPUs larger batches take more
-                memory and are no faster. An artifact made for a fixed number always runs that many.
-            on_error: ``raise`` stops at the first image that cannot be decoded; ``return`` puts its
-                :class:`ImageError` in the place of its result and finishes the others.
+            batch_size: images a run, for artifacts that leave it free. By default 1, or the fewest that an engine
+                takes: on CPUs larger batches take more memory and are no faster. An artifact made for a fixed number
+                always runs that many.
+            on_error: ``raise`` stops at the first image that cannot be decoded, or that an engine is not built for;
+                ``return`` puts its :class:`ImageError` in the place of its result and finishes the others.
 
         Returns:
             One result for one image; a list in the same order for a list.
 
         Raises:
-            ImageError: an image cannot be decoded, with ``on_error="raise"``.
+            ImageError: an image cannot be decoded, or is outside the sizes that an engine was built for, with
+                ``on_error="raise"``.
             ConfigError: a batch size that the artifact cannot run.
         """
         if on_error not in ("raise", "return"):
@@ -150,7 +152,7 @@ class Predictor:
         if self.takes_image:
             (image,) = prepared
             return image
-        count = self.fixed_batch or max(len(prepared), self._least_batch)
+        count = self.fixed_batch or max(self.least_batch, len(prepared))
         if count == 1:
             return prepared[0][None]
         batch = np.zeros((count, *self.manifest.preprocess.size, 3), np.uint8)
@@ -186,7 +188,7 @@ class Predictor:
         if asked is not None and asked < 1:
             raise ConfigError(f"batch_size is {asked}, but must be at least 1")
         if self.fixed_batch is None:
-            return asked or 1
+            return asked or self.least_batch
         if asked not in (None, self.fixed_batch):
             if self.takes_image:
                 raise ConfigError(f"batch_size is {asked}, but this artifact takes one image, of any size, a run")
@@ -211,21 +213,33 @@ class Predictor:
                     errors.append(error)
                 if len(errors) < size:
                     continue
-            results = iter(self._run_batch(prepared))
+            results = iter(self._run_batch(prepared, errors, on_error))
             for problem in errors:
                 yield problem or next(results)
             prepared, errors = [], []
 
-    def _run_batch(self, prepared: Sequence[tuple[NDArray[np.uint8], Placement]]) -> list[Result]:
+    def _run_batch(
+        self,
+        prepared: Sequence[tuple[NDArray[np.uint8], Placement]],
+        errors: list[ImageError | None],
+        on_error: OnError,
+    ) -> list[Result]:
         if not prepared:
             return []
-        outputs = self.run(self.as_input([pixels for pixels, _ in prepared]))
+        try:
+            outputs = self.run(self.as_input([pixels for pixels, _ in prepared]))
+        except ImageError as error:  # of the one image of this round: an engine was not built for its size
+            if on_error == "raise":
+                raise
+            errors[:] = [error]
+            return []
         return self.finish(outputs, [placement for _, placement in prepared])
 
 
-def _least_batch(engine: EngineRecord) -> int:
-    """The fewest images that a run of an engine takes."""
-    return max((shapes.minimum[0] for shapes in engine.profile.values()), default=1)
+def _least_batch(manifest: Manifest) -> int:
+    """The fewest images a run by the profile of an engine; 1 of every other artifact."""
+    profile = manifest.engine.profile.get(manifest.inputs[0].name) if manifest.engine is not None else None
+    return profile.minimum[0] if profile is not None and manifest.input_mode == "batch" else 1
 
 
 def _check_input(manifest: Manifest, found: Sequence[TensorSpec]) -> None:

@@ -26,7 +26,7 @@ def test_export_beside_the_user(
         assert predictor.manifest.preprocess.size == (64, 48)
         assert predictor.manifest.verification.status == "passed"
     first, second, third = outcome.out.splitlines()
-    assert first.startswith("best.onnx  test_resnet, 3 classes, 64x48, batch dynamic, opset 18, ")
+    assert first.startswith("best.onnx  test_resnet, 3 classes, 64x48, batch dynamic, fp32, opset 18, ")
     assert second.startswith("verification: passed on 12 images, validation images of the checkpoint, against Image")
     assert "worst differences: probability" in third
     assert outcome.err == "next: autotimm predict best.onnx PHOTO.jpg --save predictions\n"
@@ -163,8 +163,11 @@ def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_ima
     options = ("--calibration", color_images / "train", "--calibration-images", 4, "--calibration-method", "minmax")
     outcome = run("export", trained_checkpoint, "-o", path, "--precision", "int8", *options, "--target", "portable")
     assert outcome.status == 0, outcome.err
-    assert ", int8, opset 18, " in outcome.out.splitlines()[0]
+    assert ", int8, opset 17, " in outcome.out.splitlines()[0]
     assert outcome.out.splitlines()[1].endswith("layers, calibrated on 4 of 18 images: train, by minmax")
+    shown = " ".join(run("inspect", path).out.split())
+    for said in ("calibration minmax, 4 of 18 images: train, seed 0, images ", "kept in fp32 ", "int8 error 0."):
+        assert said in shown
     refused = run("export", trained_checkpoint, "-o", path, "--calibration", color_images)
     assert refused.status == 1
     assert "calibration is for int8, and the precision is fp32" in refused.err

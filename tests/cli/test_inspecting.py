@@ -215,6 +215,16 @@ def test_doctor_asks_tensorrt(
     assert finding.remedy == ("" if works else "pip install 'autotimm-deploy[trt]'")
 
 
+def test_doctor_on_a_jetson(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_torch_devices", lambda: (True, ""))
+    monkeypatch.setattr(environment, "on_jetson", lambda: True)
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    remedies = {finding.what: finding.remedy for finding in environment.diagnose()}
+    assert remedies["engines of TensorRT"] == "sudo apt install nvidia-jetpack"
+    assert remedies["engines of TensorRT-RTX"] == ""
+
+
 def test_doctor_looks_for_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pycuda that cannot open the driver."""
     monkeypatch.setattr(environment, "_torch_devices", lambda: (True, ""))

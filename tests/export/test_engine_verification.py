@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from fake_cuda import FakeCuda
 from fake_pycuda import pycuda_of
-from fake_tensorrt import COLORS, colors, tensorrt_of
+from fake_tensorrt import BRIGHT, COLORS, colors, tensorrt_of
+from onnx import helper, parser
+from PIL import Image
 
 from autotimm.export import verify
 from autotimm.runtime import Manifest, Preprocess, TensorSpec, read_manifest
 from autotimm.runtime.backends import cuda_buffers, pycuda_memory
 from autotimm.runtime.errors import ArtifactError, ConfigError, VerificationError
 from autotimm.runtime.files import sha256_of
+from autotimm.runtime.pictures import generate
 from autotimm.runtime.sidecar import EngineRecord, ProfileRange, sidecar_of, this_platform
 
 MANIFEST = Manifest(
@@ -112,6 +116,8 @@ def test_something_to_compare_with_is_needed(
         verify(engine, classifier_artifact, golden=golden)
     with pytest.raises(ConfigError, match="--images cannot be used with --golden"):
         verify(engine, golden=golden, images=tmp_path)
+    with pytest.raises(ConfigError, match="--against or --golden, not both"):
+        verify(engine, classifier_artifact, golden=golden)
     with pytest.raises(VerificationError, match="is an engine itself"):
         verify(engine, engine)
     with pytest.raises(VerificationError, match="class_names"):
@@ -120,6 +126,47 @@ def test_something_to_compare_with_is_needed(
         verify(classifier_artifact, golden=golden)
     with pytest.raises(ConfigError, match="--against CHECKPOINT or"):
         verify(classifier_artifact)
+
+
+def test_images_of_any_size_are_those_of_the_profile(engine: Path, tmp_path: Path) -> None:
+    """The generated pictures are larger than this engine takes, and so is one of two photographs."""
+    manifest = Manifest(
+        task="semantic_segmentation",
+        architecture="brightness",
+        class_names=("dark", "bright"),
+        preprocess=Preprocess((8, 8), fit="stretch"),
+        inputs=(TensorSpec("image", "uint8", ("height", "width", 3)),),
+        outputs=(TensorSpec("mask", "uint8", (1, "height", "width")),),
+        input_mode="image",
+        model_class="SemanticSegmentor",
+    )
+    engine.write_text(json.dumps(BRIGHT))
+    record = EngineRecord("tensorrt", "10.3.0", this_platform(), plan_sha256=sha256_of(engine))
+    record = replace(record, profile={"image": ProfileRange((2, 2, 3), (8, 10, 3), (64, 64, 3))})
+    sidecar_of(engine).write_text(replace(manifest, format="trt", engine=record).to_json())
+    bright = parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        bright (uint8[height, width, 3] image) => (uint8[1, height, width] mask)
+        <int64 red = {0}, int64[1] first = {0}, float level = {127.0}> {
+            numbers = Cast <to: int = 1> (image)
+            reds = Gather <axis: int = 2> (numbers, red)
+            above = Greater (reds, level)
+            classes = Cast <to: int = 2> (above)
+            mask = Unsqueeze (classes, first)
+        }"""
+    )
+    helper.set_model_props(bright, {"autotimm": manifest.to_json()})
+    onnx.save(bright, tmp_path / "bright.onnx")
+    found = verify(engine, tmp_path / "bright.onnx")
+    assert (found.status, found.images) == ("passed", 6)
+    assert found.image_source == "generated at sizes that the engine takes"
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for side in (40, 100):
+        Image.fromarray(generate(side, side, 0)).save(photos / f"{side}.png")
+    found = verify(engine, tmp_path / "bright.onnx", images=photos)
+    assert (found.status, found.images) == ("passed", 1)
+    assert found.image_source == "2 of 2 images in photos; 1 are of sizes that the engine takes"
 
 
 def test_an_engine_that_was_changed_is_refused(engine: Path, golden: Path) -> None:

@@ -96,7 +96,8 @@ class TensorRTBackend:
         """Run on ``[N, H, W, 3]`` RGB uint8, or the one image ``[H, W, 3]``, and return every output by name.
 
         Raises:
-            ConfigError: a shape outside the engine's profile, or other numbers than bytes.
+            ConfigError: a batch outside the engine's profile, or other numbers than bytes.
+            ImageError: an image of any size that is outside the profile.
             ArtifactError: TensorRT or CUDA failed, or the backend is closed.
             BackendUnavailableError: the process was forked after the engine was loaded.
         """

@@ -69,10 +69,10 @@ def check_device(path: Path, record: EngineRecord, device: Device) -> None:
 
 
 def rebuild(path: Path) -> str:
-    """What makes an engine of this machine."""
-    names = (path.with_suffix(".onnx"), path.with_name(f"{path.stem}.portable.onnx"))
-    source = next((name for name in names if name.exists()), names[0])
-    return f"build it on this machine with autotimm build {source.name} -o {path}"
+    """What makes an engine of this machine: the command, with the artifact that lies beside it."""
+    portable = path.with_name(f"{path.stem}.portable.onnx")  # as ``--format trt`` leaves it there
+    artifact = portable if portable.exists() else path.with_suffix(".onnx")
+    return f"build it on this machine with autotimm build {artifact} -o {path}"
 
 
 def _readable(record: EngineRecord, version: str) -> bool:

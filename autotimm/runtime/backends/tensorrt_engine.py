@@ -13,7 +13,7 @@ import numpy as np
 
 from autotimm.runtime.backends.tensorrt_checks import rebuild
 from autotimm.runtime.backends.tensorrt_library import TITLES, logger_of, said
-from autotimm.runtime.errors import ArtifactError, ConfigError
+from autotimm.runtime.errors import ArtifactError, ConfigError, ImageError
 from autotimm.runtime.manifest import TensorSpec
 from autotimm.runtime.sidecar import EngineRecord
 
@@ -75,7 +75,8 @@ class TensorRTEngine:
             The shape of each output.
 
         Raises:
-            ConfigError: a shape that the engine was not built for.
+            ConfigError: a batch that the engine was not built for.
+            ImageError: an image of any size that is outside the sizes that it was built for.
             ArtifactError: TensorRT refuses it, or an output gets a shape that it does not have in the manifest.
         """
         name = self.inputs[0].name
@@ -133,7 +134,8 @@ class TensorRTEngine:
         ):
             return
         taken = f"exactly {list(most)}" if least == most else f"{list(least)} to {list(most)}"
-        raise ConfigError(
+        kind = ImageError if len(shape) == len(most) == 3 else ConfigError  # the next image may well fit
+        raise kind(
             f"{self._path}: {name} is {list(shape)}, but the engine was built for {taken}; {_mend(least, shape, most)}"
         )
 

@@ -7,6 +7,7 @@ import importlib
 import platform
 import re
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from autotimm.runtime.errors import BackendUnavailableError, one_line
@@ -15,10 +16,16 @@ EXTRAS = {"tensorrt": "trt", "tensorrt_rtx": "trt-rtx"}
 """The package of each flavour, and the extra of this distribution that installs it."""
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 
-_ON_JETSON = (
-    "; on a Jetson it comes with JetPack (apt install python3-libnvinfer), and a virtual environment sees it when it "
-    "was made with --system-site-packages"
+ON_JETSON = (
+    "it comes with JetPack (sudo apt install nvidia-jetpack, or python3-libnvinfer alone); a virtual environment sees "
+    "it when made with: python3 -m venv --system-site-packages"
 )
+"""How to get TensorRT on a Jetson, after "On this Jetson". The packages of an index are for servers."""
+
+
+def on_jetson() -> bool:
+    """Whether this machine is a Jetson; its Linux names its release in a file."""
+    return platform.machine() == "aarch64" and Path("/etc/nv_tegra_release").is_file()
 
 
 def import_tensorrt(flavour: str, purpose: str) -> Any:
@@ -34,9 +41,9 @@ def import_tensorrt(flavour: str, purpose: str) -> Any:
     try:
         return importlib.import_module(flavour)
     except ModuleNotFoundError as error:
-        missing = BackendUnavailableError.missing_package(flavour, EXTRAS[flavour], purpose)
-        hint = _ON_JETSON if flavour == "tensorrt" and platform.machine() == "aarch64" else ""
-        raise BackendUnavailableError(f"{missing}{hint}") from error
+        if flavour == "tensorrt" and on_jetson():
+            raise BackendUnavailableError(f"{purpose} needs TensorRT. On this Jetson {ON_JETSON}") from error
+        raise BackendUnavailableError.missing_package(flavour, EXTRAS[flavour], purpose) from error
     except (ImportError, OSError) as error:
         raise BackendUnavailableError(
             f"{purpose} needs {TITLES[flavour]}, which is installed, but does not import ({one_line(error)}): check "

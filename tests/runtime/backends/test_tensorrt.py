@@ -25,6 +25,7 @@ from autotimm.runtime import (
     ArtifactError,
     Classification,
     ConfigError,
+    ImageError,
     Manifest,
     Preprocess,
     TensorSpec,
@@ -33,7 +34,7 @@ from autotimm.runtime import (
 from autotimm.runtime.backends import cuda_buffers, pycuda_memory
 from autotimm.runtime.backends.tensorrt import TensorRTBackend
 from autotimm.runtime.files import sha256_of
-from autotimm.runtime.sidecar import EngineRecord, sidecar_of, this_platform
+from autotimm.runtime.sidecar import EngineRecord, ProfileRange, sidecar_of, this_platform
 
 RECORD = EngineRecord("tensorrt", "10.3.0", this_platform(), gpu="Orin", compute_capability="8.7")
 MANIFESTS = {
@@ -207,11 +208,33 @@ def test_input_outside_the_profile(
     make: Make, pycuda: FakeCuda, plan: dict[str, Any], shape: tuple[int, ...], said: str
 ) -> None:
     backend = TensorRTBackend(make(plan))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ImageError if plan is BRIGHT else ConfigError) as caught:
         backend.run(np.zeros(shape, np.uint8))
     assert said in str(caught.value)
     good = backend._session.profile[1]
     assert backend.run(np.zeros(good, np.uint8))  # and it goes on
+
+
+def test_an_image_outside_the_profile_does_not_stop_the_others(make: Make, pycuda: FakeCuda) -> None:
+    images = [pixels(9, 9, 3), pixels(65, 4, 3), pixels(20, 30, 3)]
+    with load(make(BRIGHT)) as predictor:
+        first, problem, last = predictor.stream(images)
+        assert isinstance(problem, ImageError)
+        assert "image is [65, 4, 3], but the engine was built for" in str(problem)
+        for found, image in ((first, images[0]), (last, images[2])):
+            np.testing.assert_array_equal(found.mask, bright(image)["mask"][0])  # type: ignore[union-attr]
+        with pytest.raises(ImageError):
+            predictor.predict(images)
+
+
+def test_fewer_images_than_the_profile_begins_with_are_filled_up(make: Make, cuda: FakeCuda) -> None:
+    images = [np.full((4, 6, 3), color, np.uint8) for color in ((200, 0, 0), (0, 0, 90), (0, 250, 0))] * 2
+    shapes = ProfileRange((4, 4, 6, 3), (4, 4, 6, 3), (8, 4, 6, 3))
+    plan = {**COLORS, "profile": [shapes.minimum, shapes.best, shapes.maximum]}
+    with load(make(plan, record=replace(RECORD, profile={"images": shapes}))) as predictor:
+        for given in (images, images[:1]):  # runs of four and two; of one
+            names = [result.names[0] for result in predictor.predict(given)]  # type: ignore[union-attr]
+            assert names == (["red", "blue", "green"] * 2)[: len(given)]
 
 
 def test_input_that_is_no_bytes(make: Make, pycuda: FakeCuda) -> None:

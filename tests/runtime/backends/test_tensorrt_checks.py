@@ -117,7 +117,14 @@ def test_engines_of_other_versions(engine: Path, built: str, here: str, compatib
     with pytest.raises(ArtifactError) as caught:
         check_record(engine, record, here)
     assert f"model.engine: was built by TensorRT {built} and this is TensorRT {here}; " in str(caught.value)
-    assert str(caught.value).endswith(f"build it on this machine with autotimm build model.onnx -o {engine}")
+    assert str(caught.value).endswith(
+        f"build it on this machine with autotimm build {engine.with_suffix('.onnx')} -o {engine}"
+    )
+    portable = engine.with_name("model.portable.onnx")  # as --format trt leaves it
+    portable.touch()
+    with pytest.raises(ArtifactError) as caught:
+        check_record(engine, record, here)
+    assert str(caught.value).endswith(f"autotimm build {portable} -o {engine}")
 
 
 def test_an_engine_of_another_platform(engine: Path) -> None:
@@ -154,7 +161,7 @@ def test_engines_of_other_devices(engine: Path, built: str, here: str, compatibi
     with pytest.raises(ArtifactError) as caught:
         check_device(engine, record, device)
     assert said in str(caught.value)
-    assert "autotimm build model.onnx" in str(caught.value)
+    assert f"autotimm build {engine.with_suffix('.onnx')} -o {engine}" in str(caught.value)
 
 
 @pytest.mark.parametrize(("flavour", "extra"), [("tensorrt", "trt"), ("tensorrt_rtx", "trt-rtx")])
@@ -174,9 +181,10 @@ def test_without_tensorrt(engine: Path, monkeypatch: pytest.MonkeyPatch, flavour
 
 def test_tensorrt_on_a_jetson_comes_with_jetpack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    with pytest.raises(BackendUnavailableError, match=r"apt install python3-libnvinfer.*--system-site-packages"):
+    monkeypatch.setattr("autotimm.runtime.backends.tensorrt_library.on_jetson", lambda: True)
+    with pytest.raises(BackendUnavailableError, match=r"apt install nvidia-jetpack.*--system-site-packages") as caught:
         import_tensorrt("tensorrt", "this")
+    assert "pip install" not in str(caught.value)  # what an index has is for servers
 
 
 def test_tensorrt_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
