@@ -63,7 +63,9 @@ def compare_mask_probabilities(
     overlaps = iou_matrix(expected["boxes"], actual["boxes"])
     pairs = match(np.where(same_class, overlaps, 0.0), same_object_iou)
     differences.compared["mask_cells"] += len(pairs) * int(np.prod(expected["masks"].shape[1:]))
-    differences.note("mask_probability", expected["masks"][pairs[:, 0]] - actual["masks"][pairs[:, 1]])
+    theirs, ours = expected["masks"][pairs[:, 0]], actual["masks"][pairs[:, 1]]
+    differences.compared["mask_cells_apart"] += int(((theirs > 0.5) != (ours > 0.5)).sum())
+    differences.note("mask_probability", theirs - ours)
 
 
 def _objects(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

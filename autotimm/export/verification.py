@@ -147,6 +147,8 @@ def _note_shares(differences: Differences) -> None:
     differences.note("borderline_share", max(0, counts["borderline"] - counts["images"]) / detections)
     if counts["certain"]:
         differences.note("certain_unmatched_share", counts["unmatched"] / counts["certain"])
+    if counts["mask_cells"]:
+        differences.note("mask_cell_share", counts["mask_cells_apart"] / counts["mask_cells"])
     if counts["masks"]:
         differences.note("mask_share", counts["masks_apart"] / counts["masks"])
 

@@ -11,6 +11,8 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
+from autotimm.models.yolox.blocks import Focus
+
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 """Those whose weight is used as it stands; others standardise it, or put it together, each time."""
 _TOLERANCE = 1e-3
@@ -18,7 +20,7 @@ _TOLERANCE = 1e-3
 
 
 def fold_batch_norms(network: nn.Module, pixels: Tensor) -> nn.Module:
-    """A copy in which batch norms that directly follow a convolution are the identity, and the convolution does both.
+    """A copy in which batch norms that directly follow a convolution only add, and the convolution scales.
 
     Which follows which is seen in one run. A convolution that something else reads as well cannot be told from that; so
     the answers are compared, and where they differ nothing is folded.
@@ -65,9 +67,12 @@ def _pairs(network: nn.Module, pixels: Tensor) -> Iterator[tuple[nn.Conv2d, nn.B
     runs = Counter(id(convolution) for convolution, _ in made)
     uses = Counter(id(norm) for _, norm in pairs)
     yield from ((one, norm) for one, norm in pairs if runs[id(one)] == 1 and uses[id(norm)] == 1)
+    # runs the weight of its convolution in another order, and not the module
+    yield from ((block.conv.conv, block.conv.bn) for block in network.modules() if isinstance(block, Focus))
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """The scale goes into the weight; what is added stays with the norm, since not every convolution adds something."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None
@@ -75,15 +80,14 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     shift = -mean * scale
     if norm.affine:
         scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
-    if convolution.bias is not None:
-        shift = shift + convolution.bias * scale
-    convolution.weight.mul_(scale[:, None, None, None])
-    convolution.bias = nn.Parameter(shift)
-    mean.zero_()
-    variance.fill_(1 - norm.eps)
-    if norm.affine:
         norm.weight.fill_(1)
         norm.bias.zero_()
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
+        convolution.bias.zero_()
+    convolution.weight.mul_(scale[:, None, None, None])
+    mean.copy_(-shift)
+    variance.fill_(1 - norm.eps)
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Batch norms folded into convolutions: the answers stay, whatever else reads what lies between."""
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 
 from autotimm.export.graph.folding import fold_batch_norms
 from autotimm.export.graph.half import in_half
+from autotimm.models import YOLOXDetector
+from autotimm.runtime.pictures import generate
 
 
 def trained(network: nn.Module, pixels: Tensor) -> nn.Module:
@@ -30,6 +33,16 @@ def test_the_answers_stay(name: str) -> None:
     with torch.no_grad():
         torch.testing.assert_close(folded(pixels), network(pixels), atol=1e-3, rtol=1e-3)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_every_norm_of_yolox_is_folded(detector: YOLOXDetector) -> None:
+    pixels = detector.normalize(torch.from_numpy(np.stack([generate(96, 128, seed) for seed in range(2)])))
+    folded = fold_batch_norms(detector.network, pixels)
+    norms = [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(torch.allclose(norm.running_var, torch.ones(1), atol=2e-3) for norm in norms)
+    with torch.no_grad():
+        for one, other in zip(folded(pixels), detector.network(pixels), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
 
 
 def test_variances_that_half_does_not_know() -> None:
