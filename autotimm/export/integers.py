@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
@@ -63,3 +64,12 @@ def bias_in_int32(bias: Floats, scales: Floats) -> tuple[NDArray[np.int32], Floa
     scales = np.tile(scales, bias.size // scales.size).astype(np.float32)
     limit = float(2**31 - 1)
     return np.clip(np.rint(bias.astype(np.float64) / scales), -limit, limit).astype(np.int32), scales
+
+
+def output_axis(node: onnx.NodeProto) -> int:
+    """The axis of a layer's weight that runs over its outputs."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "Gemm":
+        return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
+    return 1  # ConvTranspose [in, out, ...] and MatMul [in, out]

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from autotimm.export.integers import Floats, Range, bias_in_int32, scale_and_zero_point, weight_in_int8
+from autotimm.export.integers import Floats, Range, bias_in_int32, output_axis, scale_and_zero_point, weight_in_int8
 from autotimm.export.stages import layer_of, stage_of
 from autotimm.runtime.manifest import Target
 
@@ -195,10 +195,10 @@ class _Insertion:
         (activation,) = activations
         bias = node.input[2] if len(node.input) > 2 else ""
         if not self.graph.flavour.outputs or bias not in self.graph.initializers:
-            node.input[1], _ = self._hold_weight(node.input[1], _output_axis(node), layer)
+            node.input[1], _ = self._hold_weight(node.input[1], output_axis(node), layer)
             return
         values, scale = self._array(bias), self._scale_of(activation)[0]
-        node.input[1], scales = self._hold_weight(node.input[1], _output_axis(node), layer, values, scale)
+        node.input[1], scales = self._hold_weight(node.input[1], output_axis(node), layer, values, scale)
         node.input[2] = self._hold_bias(values, scales * np.float32(scale), node)
 
     def _scale_of(self, value: str) -> tuple[float, int]:
@@ -286,15 +286,6 @@ def answering_nodes(proto: onnx.ModelProto) -> set[str]:
         if node.op_type in _WEIGHTED or leads:
             leading.update(node.input)
     return last
-
-
-def _output_axis(node: onnx.NodeProto) -> int:
-    """The axis of a layer's weight that runs over its outputs."""
-    if node.op_type == "Conv":
-        return 0
-    if node.op_type == "Gemm":
-        return 0 if any(a.name == "transB" and a.i for a in node.attribute) else 1
-    return 1  # ConvTranspose [in, out, ...] and MatMul [in, out]
 
 
 def _float_values(proto: onnx.ModelProto) -> set[str]:

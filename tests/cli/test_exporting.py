@@ -40,7 +40,7 @@ def test_torchscript(
     outcome = run("export", trained_checkpoint, "--format", "torchscript", "--batch", "dynamic")
     assert outcome.status == 0, outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
-    assert outcome.out.startswith("best.pt  test_resnet, 3 classes, 32x32, batch dynamic, torchscript, ")
+    assert outcome.out.startswith("best.pt  test_resnet, 3 classes, 32x32, batch dynamic, fp32, torchscript, ")
     assert "verification: passed on 12 images" in outcome.out
     image = next((color_images / "val" / "red").iterdir())
     assert json.loads(run("predict", "best.pt", image, "--json", "-").out)[0]["predictions"][0]["name"]
