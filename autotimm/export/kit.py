@@ -67,7 +67,7 @@ def write_kit(
     root, options = Path(folder), options or EngineOptions()
     if root.exists() and not root.is_dir():
         raise AutoTimmError(f"{root}: is a file; --kit is a folder to write into")
-    artifacts = _artifacts(source, root, name, precisions, verify_images, onnx_options or {})
+    artifacts = _artifacts(source, root, name, precisions, options, verify_images, onnx_options or {})
     manifest = read_manifest(artifacts[0])
     write_golden(artifacts[0], root / GOLDEN, _taken(options, manifest, verify_images, source))
     engines = [(path, path.with_suffix(".engine")) for path in artifacts]
@@ -84,27 +84,32 @@ def _artifacts(
     root: Path,
     name: str,
     precisions: Sequence[Precision],
+    options: EngineOptions,
     images: str | Path | None,
     onnx_options: Mapping[str, Any],
 ) -> list[Path]:
     if isinstance(source, str | Path) and Path(source).suffix.lower() == ".onnx":
-        return [_copied(Path(source), root, name, onnx_options)]
+        return [_copied(Path(source), root, name, options, onnx_options)]
     from autotimm.export.onnx import export_to_onnx
 
+    if "int8" not in precisions and onnx_options.get("calibration") is not None:
+        raise ConfigError(f"calibration is for int8, and the kit is of {', '.join(precisions)}: leave it out")
+    for precision in precisions:
+        options.check_precision(precision)
     stem = name or (Path(source).stem if isinstance(source, str | Path) else source.architecture)
-    paths = []
-    for precision in dict.fromkeys(precisions):
+    paths = {precision: root / f"{stem}.{precision}.onnx" for precision in precisions}
+    for precision in sorted(paths, key=lambda one: one != "int8"):  # what may be refused comes first
         chosen = {"verify_images": images, **onnx_options, "target": "portable", "precision": precision}
         for option in _NOT_OF.get(precision, ()):  # those of another precision in the kit
             if len(precisions) > 1:
                 chosen.pop(option, None)
-        paths.append(root / f"{stem}.{precision}.onnx")
-        export_to_onnx(source, paths[-1], **chosen)
-    return paths
+        export_to_onnx(source, paths[precision], **chosen)
+    return list(paths.values())
 
 
-def _copied(source: Path, root: Path, name: str, onnx_options: Mapping[str, Any]) -> Path:
+def _copied(source: Path, root: Path, name: str, options: EngineOptions, onnx_options: Mapping[str, Any]) -> Path:
     manifest = read_manifest(source)
+    options.check_precision(manifest.precision)
     if manifest.target != "portable":
         raise ConfigError(
             f"{source}: was written for ONNX Runtime; give the checkpoint, or export with --target portable"

@@ -78,7 +78,15 @@ class EngineOptions:
             return
         if library.dla_missing:
             raise ConfigError(f"dla_core is {self.dla_core}, but {library.dla_missing}")
-        if precision == "fp32":
+        self.check_precision(precision)
+
+    def check_precision(self, precision: Precision) -> None:
+        """Refuse what no version does in a precision.
+
+        Raises:
+            ConfigError: fp32 on a DLA.
+        """
+        if self.dla_core is not None and precision == "fp32":
             raise ConfigError("a DLA computes in fp16 and int8 only: export with --precision fp16, then build that")
 
 

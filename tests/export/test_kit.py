@@ -21,7 +21,7 @@ def test_a_kit_of_an_artifact(classifier_artifact: Path, tmp_path: Path) -> None
     source = tmp_path / "colors.portable.onnx"
     shutil.copyfile(classifier_artifact, source)
     kit = tmp_path / "kit"
-    found = write_kit(source, kit, options=EngineOptions(workspace=64, dla_core=1))
+    found = write_kit(source, kit, options=EngineOptions(workspace=64, optimization_level=1))
     names = {path.relative_to(kit).as_posix() for path in kit.rglob("*") if path.is_file()}
     assert names == {
         "colors.onnx",
@@ -43,7 +43,7 @@ def test_a_kit_of_an_artifact(classifier_artifact: Path, tmp_path: Path) -> None
     reference, pictures = open_golden(kit / "golden")
     assert len(reference.predict(pictures.images)) == len(pixels)
     script = (kit / "build.sh").read_text()
-    assert 'autotimm build colors.onnx -o colors.engine --workspace 64 --dla-core 1 "$@"' in script
+    assert 'autotimm build colors.onnx -o colors.engine --workspace 64 --optimization-level 1 "$@"' in script
     assert "autotimm verify colors.engine --golden golden" in script
     assert subprocess.run(["sh", "-n", str(kit / "build.sh")], check=False).returncode == 0
     assert json.loads((kit / "profile.json").read_text())["profile"] == {}
@@ -72,9 +72,10 @@ def test_a_kit_of_a_checkpoint_has_a_file_for_each_precision(
         onnx_options={"batch": "dynamic"},
     )
     assert asked == [
+        ("colors.int8.onnx", "int8", "portable", "dynamic"),  # what may be refused comes first
         ("colors.fp32.onnx", "fp32", "portable", "dynamic"),
-        ("colors.int8.onnx", "int8", "portable", "dynamic"),
     ]
+    assert json.loads((kit / "golden" / "manifest.json").read_text())["precision"] == "fp32"
     script = (kit / "build.sh").read_text()
     for precision in ("fp32", "int8"):
         line = f"autotimm build colors.{precision}.onnx -o colors.{precision}.engine --profile-batch 1 2 4"
@@ -90,6 +91,12 @@ def test_what_no_kit_can_be_made_of(classifier_artifact: Path, tmp_path: Path) -
         write_kit(classifier_artifact, tmp_path / "file")
     with pytest.raises(ConfigError, match=r"size cannot be set on .*, whose graph is done"):
         write_kit(classifier_artifact, tmp_path / "kit", onnx_options={"size": (64, 64)})
+    with pytest.raises(ConfigError, match="a DLA computes in fp16 and int8 only"):
+        write_kit(classifier_artifact, tmp_path / "kit", options=EngineOptions(dla_core=0))
+    with pytest.raises(ConfigError, match="a DLA computes in fp16 and int8 only"):
+        write_kit("x.ckpt", tmp_path / "kit", precisions=("fp16", "fp32"), options=EngineOptions(dla_core=0))
+    with pytest.raises(ConfigError, match="calibration is for int8, and the kit is of fp32, fp16: leave it out"):
+        write_kit("x.ckpt", tmp_path / "kit", precisions=("fp32", "fp16"), onnx_options={"calibration": "photos"})
     proto = onnx.load(classifier_artifact)
     embed_manifest(proto, replace(read_manifest(classifier_artifact), target="onnxruntime"))
     onnx.save(proto, tmp_path / "foreign.onnx")
