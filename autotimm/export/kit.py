@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotimm.export.golden import write_golden
-from autotimm.export.tensorrt_options import EngineOptions, profile_of
+from autotimm.export.tensorrt_options import EngineOptions, check_profile, flags_of, parsed_shape, profile_of
 from autotimm.runtime.artifact import read_manifest
 from autotimm.runtime.errors import AutoTimmError, ConfigError
 from autotimm.runtime.files import replacing
@@ -71,7 +71,7 @@ def write_kit(
     manifest = read_manifest(artifacts[0])
     write_golden(artifacts[0], root / GOLDEN, _taken(options, manifest, verify_images, source))
     engines = [(path, path.with_suffix(".engine")) for path in artifacts]
-    flags = _flags(options, manifest)
+    flags = flags_of(options, manifest)
     _write(root / "profile.json", json.dumps(_profile(options, manifest), indent=1) + "\n")
     _write(root / "build.sh", _script(engines, flags), executable=True)
     _write(root / "README.md", _readme(engines, flags, manifest))
@@ -94,6 +94,7 @@ def _artifacts(
 
     if "int8" not in precisions and onnx_options.get("calibration") is not None:
         raise ConfigError(f"calibration is for int8, and the kit is of {', '.join(precisions)}: leave it out")
+    check_profile(options, onnx_options.get("input", "batch"), onnx_options.get("batch", 1))
     for precision in precisions:
         options.check_precision(precision)
     stem = name or (Path(source).stem if isinstance(source, str | Path) else source.architecture)
@@ -141,7 +142,7 @@ def _taken(
     if manifest.input_mode != "image":
         return pictures
     spec = manifest.inputs[0]
-    sizes = profile_of(options, spec.name, _parsed(spec.shape), manifest)
+    sizes = profile_of(options, spec.name, parsed_shape(spec.shape), manifest.input_mode)
     assert sizes is not None  # height and width are free
     return within(pictures, sizes.minimum[:2], sizes.maximum[:2])
 
@@ -149,41 +150,10 @@ def _taken(
 def _profile(options: EngineOptions, manifest: Manifest) -> dict[str, Any]:
     ranges = {}
     for spec in manifest.inputs:
-        found = profile_of(options, spec.name, _parsed(spec.shape), manifest)
+        found = profile_of(options, spec.name, parsed_shape(spec.shape), manifest.input_mode)
         if found is not None:
             ranges[spec.name] = asdict(found)
     return {"inputs": {str(spec.name): list(spec.shape) for spec in manifest.inputs}, "profile": ranges}
-
-
-def _parsed(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    """As TensorRT's parser sees it: -1 where it is free."""
-    return tuple(side if isinstance(side, int) else -1 for side in shape)
-
-
-def _flags(options: EngineOptions, manifest: Manifest) -> str:
-    """The options as ``autotimm build`` takes them; the profile in full, so that it can be edited."""
-    words: list[str] = []
-    for spec in manifest.inputs:
-        found = profile_of(options, spec.name, _parsed(spec.shape), manifest)
-        if found is not None:
-            free = [index for index, side in enumerate(spec.shape) if not isinstance(side, int)]
-            names = ("height", "width") if manifest.input_mode == "image" else ("batch",)
-            for index in free:
-                sides = (found.minimum[index], found.best[index], found.maximum[index])
-                words += [f"--profile-{names[index]}", *map(str, sides)]
-    for option, value in (
-        ("--workspace", options.workspace),
-        ("--timing-cache", options.timing_cache),
-        ("--dla-core", options.dla_core),
-        ("--optimization-level", options.optimization_level),
-    ):
-        if value is not None:
-            words += [option, shlex.quote(str(value))]
-    if options.version_compatible:
-        words.append("--version-compatible")
-    if options.hardware_compatibility != "none":
-        words += ["--hardware-compatibility", options.hardware_compatibility]
-    return " ".join(words)
 
 
 def _script(engines: Sequence[tuple[Path, Path]], flags: str) -> str:

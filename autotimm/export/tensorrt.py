@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from autotimm.export.tensorrt_builder import Built, build_plan
 from autotimm.export.tensorrt_flavour import Library, choose_library
-from autotimm.export.tensorrt_options import EngineOptions, Range
+from autotimm.export.tensorrt_options import EngineOptions, Range, check_profile, flags_of
 from autotimm.export.tensorrt_progress import ReportProgress
 from autotimm.runtime.artifact import read_manifest
 from autotimm.runtime.cuda_device import CudaDevice, cuda_device
@@ -110,7 +110,7 @@ def export_to_tensorrt(
         try:
             return _to_engine(onnx_path, path, flavour, options, verify, verify_images, progress)
         except BackendUnavailableError as error:
-            raise BackendUnavailableError(f"{error}. {_finish(onnx_path, path)}") from error
+            raise BackendUnavailableError(f"{error}. {_finish(onnx_path, path, options)}") from error
     if onnx_options:
         raise ConfigError(
             f"{', '.join(onnx_options)} cannot be set on {onnx_path}, whose graph is done: give the checkpoint instead"
@@ -132,6 +132,7 @@ def _artifact(source: TaskModel | str | Path) -> Path | None:
 
 def _check_early(options: EngineOptions, flavour: Flavour | None, onnx_options: Mapping[str, Any]) -> None:
     """Refuse options that no artifact can have here, before the export, which takes its time."""
+    check_profile(options, onnx_options.get("input", "batch"), onnx_options.get("batch", 1))
     with contextlib.suppress(BackendUnavailableError):  # said when the artifact is there to go on with elsewhere
         options.check(choose_library(flavour), onnx_options.get("precision", "fp32"))
 
@@ -144,10 +145,11 @@ def _export(source: TaskModel | str | Path, path: Path, onnx_options: Mapping[st
     return onnx_path
 
 
-def _finish(onnx_path: Path, path: Path) -> str:
+def _finish(onnx_path: Path, path: Path, options: EngineOptions) -> str:
+    command = f"autotimm build {shlex.quote(onnx_path.name)} -o {shlex.quote(path.name)}"
+    flags = flags_of(options, read_manifest(onnx_path))
     return (
-        f"{onnx_path} was written and is ready for it: copy it to the device, and there run: "
-        f"autotimm build {shlex.quote(onnx_path.name)} -o {shlex.quote(path.name)}"
+        f"{onnx_path} was written and is ready for it: copy it to the device, and there run: {command} {flags}".rstrip()
     )
 
 

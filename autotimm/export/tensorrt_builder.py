@@ -147,7 +147,7 @@ def _add_profile(
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = tuple(int(side) for side in tensor.shape)
-        found = profile_of(options, tensor.name, shape, manifest)
+        found = profile_of(options, tensor.name, shape, manifest.input_mode)
         if found is not None:
             profile.set_shape(tensor.name, found.minimum, found.best, found.maximum)
             shapes[tensor.name] = found

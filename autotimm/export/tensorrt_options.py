@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from autotimm.export.tensorrt_flavour import Library
 from autotimm.runtime.errors import ConfigError
-from autotimm.runtime.manifest import Manifest, Precision
+from autotimm.runtime.manifest import InputMode, Manifest, Precision
 from autotimm.runtime.sidecar import ProfileRange
 
 Range = tuple[int, int, int]
@@ -90,14 +91,14 @@ class EngineOptions:
             raise ConfigError("a DLA computes in fp16 and int8 only: export with --precision fp16, then build that")
 
 
-def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], manifest: Manifest) -> ProfileRange | None:
+def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], input_mode: InputMode) -> ProfileRange | None:
     """The range of shapes of one input.
 
     Args:
         options: what was asked for.
         name: of the input.
         shape: as the parser sees it, -1 where it is free: ``[N, H, W, 3]`` or, for images of any size, ``[H, W, 3]``.
-        manifest: of the artifact.
+        input_mode: of the artifact.
 
     Returns:
         ``None`` where the shape is fixed.
@@ -105,7 +106,7 @@ def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], manife
     Raises:
         ConfigError: a range for what is fixed, or one that is no range.
     """
-    any_size = manifest.input_mode == "image"
+    any_size = input_mode == "image"
     axes: tuple[tuple[str, Range | None, Range], ...] = (
         (("height", options.height, DEFAULT_HEIGHT), ("width", options.width, DEFAULT_WIDTH))
         if any_size
@@ -127,6 +128,52 @@ def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], manife
     if unknown:
         raise ConfigError(f"{name} leaves its dimensions {unknown} free, which no artifact of AutoTimm does")
     return ProfileRange(*(tuple(sizes) for sizes in zip(*ranges, strict=True)))
+
+
+def check_profile(options: EngineOptions, input_mode: InputMode, batch: int | Literal["dynamic"]) -> None:
+    """Refuse what :func:`profile_of` would, before there is an artifact.
+
+    Args:
+        options: what was asked for.
+        input_mode: of the export to come.
+        batch: likewise.
+
+    Raises:
+        ConfigError: a range for what is fixed, or one that is no range.
+    """
+    shape = (-1, -1, 3) if input_mode == "image" else (-1 if batch == "dynamic" else batch, 1, 1, 3)
+    profile_of(options, "image" if input_mode == "image" else "images", shape, input_mode)
+
+
+def parsed_shape(shape: tuple[int | str, ...]) -> tuple[int, ...]:
+    """As TensorRT's parser sees it: -1 where it is free."""
+    return tuple(side if isinstance(side, int) else -1 for side in shape)
+
+
+def flags_of(options: EngineOptions, manifest: Manifest) -> str:
+    """The options as ``autotimm build`` takes them; the profile in full, so that it can be edited."""
+    words: list[str] = []
+    for spec in manifest.inputs:
+        found = profile_of(options, spec.name, parsed_shape(spec.shape), manifest.input_mode)
+        if found is not None:
+            free = [index for index, side in enumerate(spec.shape) if not isinstance(side, int)]
+            names = ("height", "width") if manifest.input_mode == "image" else ("batch",)
+            for index in free:
+                sides = (found.minimum[index], found.best[index], found.maximum[index])
+                words += [f"--profile-{names[index]}", *map(str, sides)]
+    for option, value in (
+        ("--workspace", options.workspace),
+        ("--timing-cache", options.timing_cache),
+        ("--dla-core", options.dla_core),
+        ("--optimization-level", options.optimization_level),
+    ):
+        if value is not None:
+            words += [option, shlex.quote(str(value))]
+    if options.version_compatible:
+        words.append("--version-compatible")
+    if options.hardware_compatibility != "none":
+        words += ["--hardware-compatibility", options.hardware_compatibility]
+    return " ".join(words)
 
 
 def _refuse_foreign(options: EngineOptions, known: set[str], any_size: bool) -> None:

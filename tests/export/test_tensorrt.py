@@ -358,14 +358,26 @@ def test_a_checkpoint_without_tensorrt_gives_the_artifact_and_the_command(
         shutil.copyfile(portable, path)
 
     monkeypatch.setattr("autotimm.export.onnx.export_to_onnx", export)
-    options = {"size": (32, 32)}
+    options = {"size": (32, 32), "batch": "dynamic"}
     with pytest.raises(BackendUnavailableError) as caught:
-        export_to_tensorrt(classifier, tmp_path / "model.engine", verify=False, onnx_options=options)
+        export_to_tensorrt(
+            classifier,
+            tmp_path / "model.engine",
+            profile_batch=(1, 2, 4),
+            workspace=64,
+            verify=False,
+            onnx_options=options,
+        )
     assert "model.portable.onnx was written" in str(caught.value)
-    assert "autotimm build model.portable.onnx -o model.engine" in str(caught.value)
-    given = {"target": "portable", "size": (32, 32), "verify": False, "verify_images": None}
+    command = "autotimm build model.portable.onnx -o model.engine --profile-batch 1 2 4 --workspace 64"
+    assert str(caught.value).endswith(command)
+    given = {"target": "portable", **options, "verify": False, "verify_images": None}
     assert exported == [(classifier, given)]
     assert written(tmp_path) == {"model.portable.onnx"}
+    for wrong in ({"profile_batch": (1, 2, 4)}, {"profile_height": (32, 64, 128)}):
+        with pytest.raises(ConfigError, match="profile of"):  # before the export, which takes its time
+            export_to_tensorrt(classifier, tmp_path / "other.engine", onnx_options={"size": (32, 32)}, **wrong)  # type: ignore[arg-type]
+    assert len(exported) == 1
     use()
     assert export_to_tensorrt(classifier, tmp_path / "model.engine", onnx_options=options).engine is not None
     assert written(tmp_path) == {"model.engine", "model.engine.json", "model.portable.onnx"}
