@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from autotimm.export.tensorrt_flavour import Library
 from autotimm.runtime.errors import ConfigError
-from autotimm.runtime.manifest import InputMode, Manifest, Precision
+from autotimm.runtime.manifest import InputMode, Precision
 from autotimm.runtime.sidecar import ProfileRange
 
 Range = tuple[int, int, int]
@@ -49,16 +49,62 @@ class EngineOptions:
         default = asdict(EngineOptions())
         return {name: value for name, value in asdict(self).items() if name not in left_out and value != default[name]}
 
+    def as_flags(self) -> str:
+        """Those that were given, as ``autotimm build`` takes them; the flavour is of the machine, and none of them."""
+        values: tuple[tuple[str, Range | int | Path | None], ...] = (
+            ("--profile-batch", self.batch),
+            ("--profile-height", self.height),
+            ("--profile-width", self.width),
+            ("--workspace", self.workspace),
+            ("--timing-cache", self.timing_cache),
+            ("--dla-core", self.dla_core),
+            ("--optimization-level", self.optimization_level),
+        )
+        words: list[str] = []
+        for flag, value in values:
+            if value is not None:
+                words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+        if self.version_compatible:
+            words.append("--version-compatible")
+        if self.hardware_compatibility != "none":
+            words += ["--hardware-compatibility", self.hardware_compatibility]
+        return shlex.join(words)
+
+    def check_values(
+        self,
+        precision: Precision,
+        batch: int | Literal["dynamic"] | None = None,
+        input_mode: InputMode = "batch",
+    ) -> None:
+        """Refuse what no version takes; all that can be said before there is an artifact or a library.
+
+        Args:
+            precision: of the artifact.
+            batch: that the artifact will take; ``None`` where it is there, and the profile is checked with it.
+            input_mode: of the artifact.
+
+        Raises:
+            ConfigError: naming the option and the way out.
+        """
+        if self.workspace is not None and self.workspace < 1:
+            raise ConfigError(f"workspace is {self.workspace}, but must be at least 1 (MiB)")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise ConfigError(f"optimization_level is {self.optimization_level}, but must be 0 to 5")
+        if self.dla_core is not None and precision == "fp32":
+            raise ConfigError("a DLA computes in fp16 and int8 only: export with --precision fp16, then build that")
+        if batch is not None:
+            sides = (-1, -1, 3) if input_mode == "image" else (-1 if batch == "dynamic" else batch, 1, 1, 3)
+            profile_of(self, "image" if input_mode == "image" else "images", sides, input_mode)
+
     def check(self, library: Library, precision: Precision) -> None:
         """Refuse what this version does not have, before anything is built.
 
         Raises:
             ConfigError: naming the option, the version and the way out.
         """
-        if self.workspace is not None and self.workspace < 1:
-            raise ConfigError(f"workspace is {self.workspace}, but must be at least 1 (MiB)")
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise ConfigError(f"optimization_level is {self.optimization_level}, but must be 0 to 5")
+        if self.dla_core is not None and library.dla_missing:
+            raise ConfigError(f"dla_core is {self.dla_core}, but {library.dla_missing}")
+        self.check_values(precision)
         if library.is_rtx:
             for name, given, reason in (
                 ("version_compatible", self.version_compatible, "needs a library that its packages do not have"),
@@ -72,23 +118,6 @@ class EngineOptions:
                 f"{library.name} has no hardware compatibility {self.hardware_compatibility!r}, "
                 f"only {', '.join(levels)} (same_compute_capability needs TensorRT 10.9)"
             )
-        self._check_dla(library, precision)
-
-    def _check_dla(self, library: Library, precision: Precision) -> None:
-        if self.dla_core is None:
-            return
-        if library.dla_missing:
-            raise ConfigError(f"dla_core is {self.dla_core}, but {library.dla_missing}")
-        self.check_precision(precision)
-
-    def check_precision(self, precision: Precision) -> None:
-        """Refuse what no version does in a precision.
-
-        Raises:
-            ConfigError: fp32 on a DLA.
-        """
-        if self.dla_core is not None and precision == "fp32":
-            raise ConfigError("a DLA computes in fp16 and int8 only: export with --precision fp16, then build that")
 
 
 def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], input_mode: InputMode) -> ProfileRange | None:
@@ -128,52 +157,6 @@ def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], input_
     if unknown:
         raise ConfigError(f"{name} leaves its dimensions {unknown} free, which no artifact of AutoTimm does")
     return ProfileRange(*(tuple(sizes) for sizes in zip(*ranges, strict=True)))
-
-
-def check_profile(options: EngineOptions, input_mode: InputMode, batch: int | Literal["dynamic"]) -> None:
-    """Refuse what :func:`profile_of` would, before there is an artifact.
-
-    Args:
-        options: what was asked for.
-        input_mode: of the export to come.
-        batch: likewise.
-
-    Raises:
-        ConfigError: a range for what is fixed, or one that is no range.
-    """
-    shape = (-1, -1, 3) if input_mode == "image" else (-1 if batch == "dynamic" else batch, 1, 1, 3)
-    profile_of(options, "image" if input_mode == "image" else "images", shape, input_mode)
-
-
-def parsed_shape(shape: tuple[int | str, ...]) -> tuple[int, ...]:
-    """As TensorRT's parser sees it: -1 where it is free."""
-    return tuple(side if isinstance(side, int) else -1 for side in shape)
-
-
-def flags_of(options: EngineOptions, manifest: Manifest) -> str:
-    """The options as ``autotimm build`` takes them; the profile in full, so that it can be edited."""
-    words: list[str] = []
-    for spec in manifest.inputs:
-        found = profile_of(options, spec.name, parsed_shape(spec.shape), manifest.input_mode)
-        if found is not None:
-            free = [index for index, side in enumerate(spec.shape) if not isinstance(side, int)]
-            names = ("height", "width") if manifest.input_mode == "image" else ("batch",)
-            for index in free:
-                sides = (found.minimum[index], found.best[index], found.maximum[index])
-                words += [f"--profile-{names[index]}", *map(str, sides)]
-    for option, value in (
-        ("--workspace", options.workspace),
-        ("--timing-cache", options.timing_cache),
-        ("--dla-core", options.dla_core),
-        ("--optimization-level", options.optimization_level),
-    ):
-        if value is not None:
-            words += [option, shlex.quote(str(value))]
-    if options.version_compatible:
-        words.append("--version-compatible")
-    if options.hardware_compatibility != "none":
-        words += ["--hardware-compatibility", options.hardware_compatibility]
-    return " ".join(words)
 
 
 def _refuse_foreign(options: EngineOptions, known: set[str], any_size: bool) -> None:

@@ -26,7 +26,7 @@ def test_export_beside_the_user(
         assert predictor.manifest.preprocess.size == (64, 48)
         assert predictor.manifest.verification.status == "passed"
     first, second, third = outcome.out.splitlines()
-    assert first.startswith("best.onnx  test_resnet, 3 classes, 64x48, batch dynamic, opset 18, ")
+    assert first.startswith("best.onnx  test_resnet, 3 classes, 64x48, batch dynamic, fp32, opset 18, ")
     assert second.startswith("verification: passed on 12 images, validation images of the checkpoint, against Image")
     assert "worst differences: probability" in third
     assert outcome.err == "next: autotimm predict best.onnx PHOTO.jpg --save predictions\n"

@@ -67,15 +67,16 @@ def test_a_kit_of_a_checkpoint_has_a_file_for_each_precision(
         trained_checkpoint,
         kit,
         name="colors",
-        precisions=("fp32", "int8"),
+        precisions=("int8", "fp32"),
         options=EngineOptions(batch=(1, 2, 4)),
         onnx_options={"batch": "dynamic"},
     )
-    assert asked == [
-        ("colors.int8.onnx", "int8", "portable", "dynamic"),  # what may be refused comes first
-        ("colors.fp32.onnx", "fp32", "portable", "dynamic"),
-    ]
+    # An engine in fp32 cannot be held to what int8 answered.
     assert json.loads((kit / "golden" / "manifest.json").read_text())["precision"] == "fp32"
+    assert asked == [
+        ("colors.fp32.onnx", "fp32", "portable", "dynamic"),
+        ("colors.int8.onnx", "int8", "portable", "dynamic"),
+    ]
     script = (kit / "build.sh").read_text()
     for precision in ("fp32", "int8"):
         line = f"autotimm build colors.{precision}.onnx -o colors.{precision}.engine --profile-batch 1 2 4"
@@ -85,18 +86,27 @@ def test_a_kit_of_a_checkpoint_has_a_file_for_each_precision(
     assert "Q/DQ" in (kit / "README.md").read_text()
 
 
-def test_what_no_kit_can_be_made_of(classifier_artifact: Path, tmp_path: Path) -> None:
+def test_what_no_kit_can_be_made_of(classifier_artifact: Path, trained_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AutoTimmError, match="is a file; --kit is a folder"):
         write_kit(classifier_artifact, tmp_path / "file")
     with pytest.raises(ConfigError, match=r"size cannot be set on .*, whose graph is done"):
         write_kit(classifier_artifact, tmp_path / "kit", onnx_options={"size": (64, 64)})
-    with pytest.raises(ConfigError, match="a DLA computes in fp16 and int8 only"):
-        write_kit(classifier_artifact, tmp_path / "kit", options=EngineOptions(dla_core=0))
-    with pytest.raises(ConfigError, match="a DLA computes in fp16 and int8 only"):
-        write_kit("x.ckpt", tmp_path / "kit", precisions=("fp16", "fp32"), options=EngineOptions(dla_core=0))
-    with pytest.raises(ConfigError, match="calibration is for int8, and the kit is of fp32, fp16: leave it out"):
-        write_kit("x.ckpt", tmp_path / "kit", precisions=("fp32", "fp16"), onnx_options={"calibration": "photos"})
+    for options, message in (
+        (EngineOptions(dla_core=0), "fp16 and int8 only"),
+        (EngineOptions(height=(32, 64, 128)), "a profile of height was given"),
+        (EngineOptions(workspace=0), "at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            write_kit(classifier_artifact, tmp_path / "kit", options=options)
+        with pytest.raises(ConfigError, match=message):
+            write_kit(trained_checkpoint, tmp_path / "kit", options=options)
+    with pytest.raises(ConfigError, match="calibration is for int8"):  # which none of them is
+        write_kit(
+            trained_checkpoint, tmp_path / "kit", precisions=("fp32", "fp16"), onnx_options={"calibration": "photos"}
+        )
+    with pytest.raises(ConfigError, match="there is no precision 'bf16'"):
+        write_kit(trained_checkpoint, tmp_path / "kit", precisions=("fp32", "bf16"))  # type: ignore[arg-type]
     proto = onnx.load(classifier_artifact)
     embed_manifest(proto, replace(read_manifest(classifier_artifact), target="onnxruntime"))
     onnx.save(proto, tmp_path / "foreign.onnx")
