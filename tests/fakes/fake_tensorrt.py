@@ -131,6 +131,9 @@ def tensorrt_of(cuda: FakeCuda, version: str = "10.3.0", name: str = "tensorrt")
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
             assert name in self._plan["inputs"]
+            if "profile" in self._plan:
+                least, _, most = self._plan["profile"]
+                assert all(low <= side <= high for low, side, high in zip(least, shape, most, strict=True))
             self._shape = shape
             return not self._plan.get("refuses")
 

@@ -20,6 +20,7 @@ from autotimm.runtime import (
     BackendUnavailableError,
     ConfigError,
     Detections,
+    ImageError,
     Predictor,
     load,
     read_manifest,
@@ -68,6 +69,9 @@ class Built:
             ("detector", detector, {"batch": "dynamic"}, {"profile_batch": (1, 2, 8)}),
             ("classifier", classifier, {"batch": "dynamic"}, {"profile_batch": (1, 4, 8)}),
             ("single", classifier, {"batch": 1}, {}),
+            ("half", classifier, {"precision": "fp16"}, {}),
+            ("int8", classifier, {"precision": "int8"}, {}),
+            ("fours", classifier, {"batch": "dynamic"}, {"profile_batch": (4, 4, 8)}),
             (
                 "image",
                 detector,
@@ -125,7 +129,7 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def test_an_engine_was_verified_where_it_was_built(built: Built) -> None:
-    for name in ("detector", "classifier", "single", "image"):
+    for name in ("detector", "classifier", "single", "half", "int8", "fours", "image"):
         manifest = read_manifest(built.folder / f"{name}.engine")
         assert manifest.verification.status == "passed", manifest.verification.reason
         assert manifest.engine is not None
@@ -161,12 +165,19 @@ def test_any_batch_of_the_profile(engines: Built) -> None:
         assert_close(engine.run(images[:1]), alone[0])
 
 
+def test_fewer_images_than_the_profile_begins_with(engines: Built) -> None:
+    with engines.engine("fours") as engine, engines.onnx("single") as onnx:
+        images = [generate(60, 90, seed) for seed in range(5)]
+        for found, expected in zip(engine.predict(images), onnx.predict(images), strict=True):
+            np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-3)
+
+
 def test_images_of_any_size(engines: Built) -> None:
     with engines.engine("image") as engine, engines.onnx("image") as onnx:
         for seed, (height, width) in enumerate(((96, 128), (50, 60), (400, 300), (200, 400), (33, 399))):
             image = generate(height, width, seed)
             assert_same_detections(engine.predict(image), onnx.predict(image))
-        with pytest.raises(ConfigError, match="larger range of --profile-height and --profile-width"):
+        with pytest.raises(ImageError, match="larger range of --profile-height and --profile-width"):
             engine.predict(generate(401, 100, 0))
         assert_same_detections(engine.predict(image), onnx.predict(image))
 

@@ -105,7 +105,7 @@ def test_an_input_of_another_size_than_the_preprocessing(detector: Maker) -> Non
 
 def test_what_a_newer_version_is_needed_for(detector: Maker) -> None:
     with pytest.raises(ArtifactError, match="needs a newer version"):
-        load(detector(input_mode="image"))
+        load(detector(input_mode="clip"))
     with pytest.raises(ArtifactError, match="task is 'keypoints', which this version does not know: pip install"):
         load(detector(task="keypoints"))
 
