@@ -26,7 +26,7 @@ def test_export_beside_the_user(
         assert predictor.manifest.preprocess.size == (64, 48)
         assert predictor.manifest.verification.status == "passed"
     first, second, third = outcome.out.splitlines()
-    assert first.startswith("best.onnx  test_resnet, 3 classes, 64x48, batch dynamic, opset 18, ")
+    assert first.startswith("best.onnx  test_resnet, 3 classes, 64x48, batch dynamic, fp32, opset 18, ")
     assert second.startswith("verification: passed on 12 images, validation images of the checkpoint, against Image")
     assert "worst differences: probability" in third
     assert outcome.err == "next: autotimm predict best.onnx PHOTO.jpg --save predictions\n"
@@ -40,11 +40,13 @@ def test_torchscript(
     outcome = run("export", trained_checkpoint, "--format", "torchscript", "--batch", "dynamic")
     assert outcome.status == 0, outcome.err
     assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
-    assert outcome.out.startswith("best.pt  test_resnet, 3 classes, 32x32, batch dynamic, torchscript, ")
+    assert outcome.out.startswith("best.pt  test_resnet, 3 classes, 32x32, batch dynamic, fp32, torchscript, ")
     assert "verification: passed on 12 images" in outcome.out
     image = next((color_images / "val" / "red").iterdir())
     assert json.loads(run("predict", "best.pt", image, "--json", "-").out)[0]["predictions"][0]["name"]
-    assert "torchscript, fp32, for portable" in run("inspect", "best.pt").out
+    shown = run("inspect", "best.pt").out
+    assert "torchscript, fp32" in shown
+    assert "portable" not in shown
     of_checkpoint, of_artifact = (
         json.loads(run("evaluate", model, "--data", color_images, "--json", "-").out)["metrics"]
         for model in (trained_checkpoint, "best.pt")
@@ -61,7 +63,8 @@ def test_torchscript(
     [
         (["--nms", "operator"], "--nms operator is ONNX Runtime's own: a TorchScript artifact has --nms tensor"),
         (["--target", "onnxruntime"], "--target onnxruntime is for ONNX: a TorchScript artifact is always portable"),
-        (["-o", "model.onnx"], "the name of a TorchScript artifact ends in .pt"),
+        (["-o", "model.onnx"], "the name of a TorchScript artifact ends in .pt; for this name give --format onnx"),
+        (["-o", "model.plan"], "the name of a TorchScript artifact ends in .pt; for this name give --format trt"),
         (["-o", "{checkpoint}"], "ckpt.pt: would be written over the checkpoint; name another file with -o"),
     ],
 )
