@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autotimm.version import __version__
 
 if TYPE_CHECKING:
-    from autotimm import benchmarks, evaluation, export, runtime
+    from autotimm import benchmarks, evaluation, export, runtime, serving
     from autotimm.data import (
         DetectionDataModule,
         ImageDataModule,
@@ -70,7 +70,7 @@ _HOMES = {
     "seed_everything": "autotimm.models",
     "verify": "autotimm.export",
 }
-_SUBPACKAGES = ("benchmarks", "evaluation", "export", "runtime")
+_SUBPACKAGES = ("benchmarks", "evaluation", "export", "runtime", "serving")
 
 __all__ = [
     "AutoTrainer",
@@ -105,6 +105,7 @@ __all__ = [
     "load_checkpoint",
     "runtime",
     "seed_everything",
+    "serving",
     "verify",
 ]
 

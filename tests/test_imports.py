@@ -43,7 +43,7 @@ def command_without(packages: tuple[str, ...], *arguments: object) -> subprocess
 def light_modules() -> list[str]:
     (root,) = autotimm.__path__
     names = ["autotimm"]
-    for package in ("runtime", "cli", "benchmarks"):
+    for package in ("runtime", "serving", "cli", "benchmarks"):
         names.append(f"autotimm.{package}")
         found = pkgutil.walk_packages([str(Path(root) / package)], f"autotimm.{package}.")
         names += [module.name for module in found if module.name.split(".")[-1] not in HEAVY_BENCHMARKS]
@@ -102,6 +102,15 @@ def test_without_an_engine_predict_says_what_to_install(classifier_artifact: Pat
     (engine,) = [finding for finding in findings if "ONNX artifacts" in finding["what"]]
     assert engine["works"] is False
     assert engine["remedy"] == "pip install 'autotimm-deploy[cpu]'"
+
+
+@pytest.mark.parametrize("package", ["starlette", "uvicorn", "httptools"])
+def test_without_a_server_serve_says_what_to_install(package: str) -> None:
+    done = command_without((package,), "serve", "model.onnx")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"error: this command needs {package}, which is not installed: pip install 'autotimm-deploy[serve]'\n"
+    )
 
 
 def test_an_artifact_runs_without_the_core(classifier_artifact: Path, color_images: Path) -> None:

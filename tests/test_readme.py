@@ -14,6 +14,7 @@ import typer.main
 from PIL import Image
 
 from autotimm.cli.app import app
+from autotimm.export import export_to_onnx
 from autotimm.models.yolox.network import YOLOXNetwork
 from autotimm.models.yolox.sizes import find_size
 from autotimm.runtime.pictures import generate
@@ -141,6 +142,15 @@ def test_python_of_the_evaluation_page_runs(
     assert (reader / "curves.svg").is_file()
 
 
+def test_python_of_the_page_on_image_input_runs(
+    reader: Path, detector_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = blocks(ROOT / "docs" / "image-input.md", "python")
+    export_to_onnx(detector_checkpoint, "model.onnx", input="image", verify=False)
+    exec(compile(code, "docs/image-input.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", [path for path in EXAMPLES if path.suffix == ".yaml"], ids=lambda path: path.name)
 def test_example_configurations_are_understood(path: Path) -> None:
     config = load_config(path)
@@ -161,12 +171,19 @@ def test_files_and_modules_that_are_named_exist(document: Path) -> None:
         assert importlib.util.find_spec(module) is not None, module
 
 
+def test_every_page_is_linked_from_the_first_one() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"](docs/{page.name})" in text, page.name
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_what_is_installed_and_made_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert not re.search(r"pip install (\S+ )*'?autotimm(?!-deploy)", text)  # that is another project on PyPI
-    for extra in re.findall(r"'(?:\.|autotimm-deploy)\[(\w+)\]'", text):
-        assert re.search(rf"^{extra} = \[", PYPROJECT, re.MULTILINE), extra
+    for extras in re.findall(r"'(?:\.|autotimm-deploy)\[([\w,-]+)\]'", text):
+        for extra in extras.split(","):
+            assert re.search(rf"^{extra} = \[", PYPROJECT, re.MULTILINE), extra
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for target in re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE):
         assert target in targets, target

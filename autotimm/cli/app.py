@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from autotimm.cli import building, evaluating, exporting, inspecting, measuring, predicting, training
+from autotimm.cli import building, evaluating, exporting, inspecting, measuring, predicting, serving, training
 from autotimm.cli.console import complain, show_warning
 from autotimm.runtime.errors import AutoTimmError, BackendUnavailableError
 from autotimm.version import __version__
@@ -31,6 +31,7 @@ app.command("export")(exporting.export)
 app.command("build")(building.build)
 app.command("verify")(exporting.verify)
 app.command("predict")(predicting.predict)
+app.command("serve")(serving.serve)
 app.command("benchmark")(measuring.benchmark)
 app.command("inspect")(inspecting.inspect)
 app.command("backbones")(inspecting.backbones)

@@ -32,11 +32,13 @@ def accuracy_settings(
     """Settings from options, ``None`` where nothing is to be measured.
 
     Raises:
-        ConfigError: a drop without data, or in fp32, which is what the others are compared with.
+        ConfigError: a drop or a split without data, or data in fp32, which is what the others are compared with.
     """
     if data is None:
         if max_drop is not None:
             raise ConfigError(f"max_drop is {max_drop}, but there are no data to measure it on: give --data DIR")
+        if split != AccuracySettings.split:
+            raise ConfigError(f"split is {split!r}, but there are no data that it could be of: give --data DIR")
         return None
     if precision == "fp32":
         raise ConfigError(

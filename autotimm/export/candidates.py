@@ -73,7 +73,7 @@ def against_model(model: DetectionModel) -> CandidateComparison:
         differences.note("candidate_score", found.scores - label_scores.numpy())
         # The selection itself: by rank, both lists of scores must agree, whatever locations they name.
         _note_ranked(differences, found.scores, scores.topk(len(index)).values.numpy())
-        differences.note("candidate_box_px", found.boxes - boxes[index].numpy())
+        _note_boxes(differences, found.boxes, boxes[index].numpy(), pixels)
 
     return compare
 
@@ -94,7 +94,7 @@ def against_artifact(path: Path) -> CandidateComparison:
         differences.compared["candidates"] += len(ours_at)
         _note_ranked(differences, found.scores[:count], theirs.scores[:count])
         differences.note("candidate_score", found.scores[ours_at] - theirs.scores[theirs_at])
-        differences.note("candidate_box_px", found.boxes[ours_at] - theirs.boxes[theirs_at])
+        _note_boxes(differences, found.boxes[ours_at], theirs.boxes[theirs_at], pixels)
         # Two engines may differ on a near-tie between classes, but not on one candidate in a hundred.
         differences.note("candidate_label_share", float(np.mean(found.labels[ours_at] != theirs.labels[theirs_at])))
         if several:  # then a wrong label is a candidate without a partner
@@ -107,3 +107,14 @@ def _note_ranked(differences: Differences, found: NDArray[np.float32], expected:
     """Scores by rank: the largest difference, and the sum of all over the sum of the scores."""
     differences.note("candidate_score", found - expected)
     differences.note("candidate_score_share", float(np.abs(found - expected).sum() / max(expected.sum(), 1e-6)))
+
+
+def _note_boxes(
+    differences: Differences, found: NDArray[np.float32], expected: NDArray[np.float32], pixels: NDArray[np.uint8]
+) -> None:
+    """In pixels; of a box larger than the network input, in pixels of one as large as that.
+
+    The sides of YOLOX's boxes are exponentials, and where the network sees nothing they can be of any size.
+    """
+    sides = (expected[:, 2:] - expected[:, :2]).max(axis=1, keepdims=True)
+    differences.note("candidate_box_px", (found - expected) / np.maximum(1.0, sides / max(pixels.shape[:2])))

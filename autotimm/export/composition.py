@@ -21,6 +21,7 @@ from autotimm.models.semantic.segmentor import SemanticSegmentor
 from autotimm.models.task import TaskModel
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.manifest import InputMode, Precision, Target
+from autotimm.runtime.pictures import generate
 
 DEFAULT_CANDIDATES = 1000
 """Locations that enter NMS. At YOLOX's evaluation threshold of .01 a photo can have hundreds above it: with 300, the
@@ -47,12 +48,13 @@ def compose(
         nms: detection: the form of NMS; ``"auto"`` goes by the target.
 
     Raises:
-        ConfigError: an option of detectors with another model.
+        ConfigError: an option of detectors with another model, or a form of NMS that the target does not have.
         ExportError: a model without a graph, or with weights that float16 cannot hold.
     """
     graph = _of_batches(model, target, candidates, nms)
     if precision == "fp16":
-        graph.network = in_half(model.network)
+        pictures = [torch.from_numpy(generate(*model.preprocess.size, seed)) for seed in range(2)]
+        graph.network = in_half(model.network, model.normalize(torch.stack(pictures).to(model.device)))
     return ImageGraph(graph, model.preprocess, target) if input == "image" else graph
 
 
@@ -92,6 +94,10 @@ def detection_settings(
     Both forms of NMS give the same answers. On ONNX Runtime the operator is the faster one at 1000 candidates
     (``python -m autotimm.benchmarks.nms``); the tensor form is the one that every engine runs.
     """
+    if nms == "operator" and target == "portable":
+        raise ConfigError(
+            "nms 'operator' is ONNX Runtime's own, and target 'portable' is for every engine: leave one out"
+        )
     if nms == "auto":
         nms = "operator" if target == "onnxruntime" else "tensor"
     return DetectionSettings(

@@ -23,7 +23,7 @@ from autotimm.models.torch_backend import predictor_of
 from autotimm.runtime.errors import VerificationError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import Manifest, Verification
-from autotimm.runtime.pictures import Pictures, choose_pictures
+from autotimm.runtime.pictures import Pictures
 
 Write = Callable[[Manifest, Path], None]
 """Writes the artifact with this manifest in it to a path."""
@@ -52,8 +52,7 @@ def write_verified(
     *,
     path: Path,
     temporary: Path,
-    verify: bool,
-    verify_images: str | Path | None,
+    pictures: Pictures | None,
     accuracy: AccuracyMeter | None = None,
 ) -> Manifest:
     """Write an artifact, compare it with the model through the runtime, and write the record into it.
@@ -64,8 +63,7 @@ def write_verified(
         write: writes the artifact.
         path: the name that was asked for, for messages and for the names of a rejected artifact.
         temporary: where to write.
-        verify: ``False`` writes it unverified, and the manifest says so.
-        verify_images: folder of images; where absent, those that the model remembers, else generated ones.
+        pictures: to compare on; ``None`` writes it unverified, and the manifest says so.
         accuracy: measures on annotated data what the precision costs.
 
     Returns:
@@ -76,8 +74,7 @@ def write_verified(
             ``NAME.rejected`` beside its report.
     """
     write(manifest, temporary)
-    if verify:
-        pictures = choose_pictures(verify_images, model.validation_images)
+    if pictures is not None:
         record = verify_artifact(
             temporary,
             predictor_of(model),

@@ -37,13 +37,15 @@ def verify_engine(
 
     Raises:
         VerificationError: the two are not the same model, or there was nothing to compare.
+        ConfigError: nothing to compare with, or two things.
+        DataError: no image has a size that the engine takes.
         ArtifactError: the engine or what it is compared with cannot be read or run here.
         BackendUnavailableError: no CUDA device, no TensorRT, no ONNX Runtime.
     """
     path = Path(engine)
     if golden is not None:
         if against is not None:
-            raise ConfigError(f"{path}: give --against or --golden, not both")
+            raise ConfigError("--against cannot be used with --golden: an engine is compared with one of them")
         if images is not None:
             raise ConfigError("--images cannot be used with --golden, which brings its own pictures")
         record = _compare_with_golden(path, golden)
@@ -58,8 +60,17 @@ def verify_engine(
     return record
 
 
-def compare_with_artifact(engine: Path, against: Path, *, images: str | Path | None = None) -> Verification:
-    """Compare an engine with another artifact; nothing is written."""
+def compare_with_artifact(
+    engine: Path, against: Path, *, images: str | Path | None = None, remembered: list[str] | None = None
+) -> Verification:
+    """Compare an engine with another artifact; nothing is written.
+
+    Args:
+        engine: it must run here.
+        against: the artifact.
+        images: folder of images to compare on.
+        remembered: where there is none, validation images that the checkpoint remembers.
+    """
     if read_manifest(against).engine is not None:
         raise VerificationError(f"{against}: is an engine itself, which proves nothing; give the ONNX artifact")
     try:
@@ -67,7 +78,19 @@ def compare_with_artifact(engine: Path, against: Path, *, images: str | Path | N
     except BackendUnavailableError as error:
         raise BackendUnavailableError(f"{error}; or compare with the golden output of a kit: --golden DIR") from error
     with reference:
-        return verify_artifact(engine, reference, pictures=_taken(engine, choose_pictures(images, None)))
+        return verify_artifact(engine, reference, pictures=_pictures(engine, images, remembered))
+
+
+def _pictures(engine: Path, images: str | Path | None, remembered: list[str] | None) -> Pictures:
+    """As for every artifact, of sizes that the engine takes."""
+    chosen = choose_pictures(images, remembered)
+    manifest = read_manifest(engine)
+    if manifest.input_mode == "batch" or manifest.engine is None:
+        return chosen
+    for shapes in manifest.engine.profile.values():
+        (low, left, _), (high, right, _) = shapes.minimum, shapes.maximum
+        chosen = within(chosen, (low, left), (high, right))
+    return chosen
 
 
 def _compare_with_golden(engine: Path, golden: str | Path) -> Verification:
@@ -85,14 +108,5 @@ def _compare_with_checkpoint(engine: Path, against: Path, images: str | Path | N
 
     model = load_checkpoint(against)
     with applied(model, ExportSettings.of(read_manifest(engine))):
-        pictures = _taken(engine, choose_pictures(images, model.validation_images))
+        pictures = _pictures(engine, images, model.validation_images)
         return verify_artifact(engine, predictor_of(model), pictures=pictures)
-
-
-def _taken(engine: Path, pictures: Pictures) -> Pictures:
-    """Those that the engine was built for."""
-    manifest = read_manifest(engine)
-    if manifest.input_mode != "image" or manifest.engine is None:
-        return pictures
-    sizes = manifest.engine.profile[manifest.inputs[0].name]
-    return within(pictures, sizes.minimum[:2], sizes.maximum[:2])

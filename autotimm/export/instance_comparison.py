@@ -54,13 +54,11 @@ def compare_mask_probabilities(
         reference: runs on ``pixels``.
         artifact: runs on ``image``.
         image: what the artifact takes.
-        pixels: the network input ``[H, W, 3]`` that the artifact makes of it.
+        pixels: the network input ``[H, W, 3]`` that the artifact makes of it; or the image, where the reference takes
+            that.
         same_object_iou: objects of one class whose boxes overlap this much are one.
     """
     expected, actual = _objects(reference, pixels), _objects(artifact, image)
-    if artifact.takes_image:
-        placement = artifact.manifest.preprocess.place(image.shape[0], image.shape[1])
-        actual["boxes"] = placement.to_input(actual["boxes"])
     same_class = expected["labels"][:, None] == actual["labels"][None, :]
     overlaps = iou_matrix(expected["boxes"], actual["boxes"])
     pairs = match(np.where(same_class, overlaps, 0.0), same_object_iou)
@@ -69,7 +67,11 @@ def compare_mask_probabilities(
 
 
 def _objects(predictor: Predictor, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """Boxes, labels and masks of the first image of a run, without the padding of unused rows."""
+    """Boxes in network-input pixels, labels and masks of the first image of a run, without the unused rows."""
     outputs = predictor.run(predictor.as_input([pixels]))
     count = int(outputs["num_detections"].ravel()[0])
-    return {name: outputs[name][0, :count].astype(np.float32) for name in ("boxes", "labels", "masks")}
+    found = {name: outputs[name][0, :count].astype(np.float32) for name in ("boxes", "labels", "masks")}
+    if predictor.takes_image:
+        placement = predictor.manifest.preprocess.place(pixels.shape[0], pixels.shape[1])
+        found["boxes"] = placement.to_input(found["boxes"])
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +43,10 @@ def internal_values(artifact: Path, names: Sequence[str]) -> InternalValues:
 def _of_onnx(artifact: Path, names: Sequence[str]) -> _Run:
     """The values are named inside the graph, and here they are made outputs."""
     import onnx
-    import onnxruntime
 
-    proto = onnx.load(artifact)
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # the added outputs carry no type, which ONNX Runtime mentions and then infers
-    session: Any = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    from autotimm.export.inner_sessions import open_session, with_outputs
+
+    session = open_session(with_outputs(onnx.load(artifact), names))
     return lambda given: session.run(list(names), {session.get_inputs()[0].name: given})
 
 

@@ -7,12 +7,12 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from autotimm.export.golden import write_golden
-from autotimm.export.tensorrt_options import EngineOptions, profile_of
+from autotimm.export.tensorrt_options import EngineOptions, Range, profile_of
 from autotimm.runtime.artifact import read_manifest
 from autotimm.runtime.errors import AutoTimmError, ConfigError
 from autotimm.runtime.files import replacing
@@ -44,14 +44,14 @@ def write_kit(
 ) -> list[Path]:
     """Write everything that a device needs to build engines of a model and to verify them.
 
-    ``NAME.PRECISION.onnx`` for each precision, ``golden/`` (input, and the output of the first of them on ONNX
-    Runtime), ``profile.json``, ``build.sh`` and ``README.md``.
+    ``NAME.PRECISION.onnx`` for each precision, ``golden/`` (input, and the output of the most exact of them
+    on ONNX Runtime), ``profile.json``, ``build.sh`` and ``README.md``.
 
     Args:
         source: a model, a checkpoint, or a portable ONNX artifact, which is copied.
         folder: to write into; what it holds under these names is replaced.
         name: of the artifacts; that of the source where empty.
-        precisions: of the artifacts, one each; the golden output is of the first, so name the most exact one first.
+        precisions: of the artifacts, one each; the golden output is of the most exact of them.
         options: of the engines, for the lines of ``build.sh``.
         verify_images: folder of images to verify the artifacts on and to take the golden input from.
         onnx_options: of :func:`autotimm.export.export_to_onnx`.
@@ -60,18 +60,19 @@ def write_kit(
         What was written.
 
     Raises:
-        ConfigError: an option that does not fit the model.
+        ConfigError: an option that does not fit the model, or a precision.
+        DataError: no image can be read, or none has a size that the engines take.
         ExportError: a model that could not be exported.
         VerificationError: an artifact that does not give the model's answers.
     """
     root, options = Path(folder), options or EngineOptions()
     if root.exists() and not root.is_dir():
         raise AutoTimmError(f"{root}: is a file; --kit is a folder to write into")
-    artifacts = _artifacts(source, root, name, precisions, verify_images, onnx_options or {})
+    artifacts, remembered = _artifacts(source, root, name, precisions, options, verify_images, onnx_options or {})
     manifest = read_manifest(artifacts[0])
-    write_golden(artifacts[0], root / GOLDEN, _taken(options, manifest, verify_images, source))
+    write_golden(artifacts[0], root / GOLDEN, _golden_pictures(options, manifest, verify_images, remembered))
     engines = [(path, path.with_suffix(".engine")) for path in artifacts]
-    flags = _flags(options, manifest)
+    flags = _in_full(options, manifest).as_flags()
     _write(root / "profile.json", json.dumps(_profile(options, manifest), indent=1) + "\n")
     _write(root / "build.sh", _script(engines, flags), executable=True)
     _write(root / "README.md", _readme(engines, flags, manifest))
@@ -84,26 +85,36 @@ def _artifacts(
     root: Path,
     name: str,
     precisions: Sequence[Precision],
+    options: EngineOptions,
     images: str | Path | None,
     onnx_options: Mapping[str, Any],
-) -> list[Path]:
+) -> tuple[list[Path], list[str] | None]:
+    """The artifacts, the most exact first, and the images that the model remembers; ``None`` for an artifact."""
     if isinstance(source, str | Path) and Path(source).suffix.lower() == ".onnx":
-        return [_copied(Path(source), root, name, onnx_options)]
+        return [_copied(Path(source), root, name, options, onnx_options)], None
     from autotimm.export.onnx import export_to_onnx
+    from autotimm.models.checkpoint import load_checkpoint
 
-    stem = name or (Path(source).stem if isinstance(source, str | Path) else source.architecture)
+    unknown = set(precisions) - set(get_args(Precision))
+    if unknown or not precisions:
+        raise ConfigError.unknown("precision", ", ".join(sorted(unknown)), get_args(Precision))
+    wanted = [precision for precision in get_args(Precision) if precision in precisions]
+    for precision in wanted:
+        options.check_values(precision, onnx_options.get("batch", 1), onnx_options.get("input", "batch"))
+    model = load_checkpoint(source) if isinstance(source, str | Path) else source
+    stem = name or (Path(source).stem if isinstance(source, str | Path) else model.architecture)
     paths = []
-    for precision in dict.fromkeys(precisions):
+    for precision in wanted:
         chosen = {"verify_images": images, **onnx_options, "target": "portable", "precision": precision}
-        for option in _NOT_OF.get(precision, ()):  # those of another precision in the kit
-            if len(precisions) > 1:
+        for option in _NOT_OF.get(precision, ()):
+            if any(option not in _NOT_OF.get(other, ()) for other in wanted):  # it is for another one in the kit
                 chosen.pop(option, None)
         paths.append(root / f"{stem}.{precision}.onnx")
-        export_to_onnx(source, paths[-1], **chosen)
-    return paths
+        export_to_onnx(model, paths[-1], **chosen)
+    return paths, model.validation_images
 
 
-def _copied(source: Path, root: Path, name: str, onnx_options: Mapping[str, Any]) -> Path:
+def _copied(source: Path, root: Path, name: str, options: EngineOptions, onnx_options: Mapping[str, Any]) -> Path:
     manifest = read_manifest(source)
     if manifest.target != "portable":
         raise ConfigError(
@@ -111,40 +122,32 @@ def _copied(source: Path, root: Path, name: str, onnx_options: Mapping[str, Any]
         )
     if onnx_options:
         raise ConfigError(f"{', '.join(onnx_options)} cannot be set on {source}, whose graph is done")
+    options.check_values(manifest.precision)
+    _profile(options, manifest)  # refuses a range that does not fit, before anything is written
     path = root / f"{name or source.stem.removesuffix('.portable')}.onnx"
     with replacing(path) as temporary:
         shutil.copyfile(source, temporary)
     return path
 
 
-def _remembered(source: TaskModel | str | Path) -> list[str] | None:
-    """Validation images that a checkpoint remembers; ``None`` for an artifact, which remembers none."""
-    if isinstance(source, str | Path):
-        if Path(source).suffix.lower() == ".onnx":
-            return None
-        from autotimm.models.checkpoint import load_checkpoint
-
-        source = load_checkpoint(source)
-    return source.validation_images
-
-
-def _taken(
-    options: EngineOptions, manifest: Manifest, images: str | Path | None, source: TaskModel | str | Path
+def _golden_pictures(
+    options: EngineOptions, manifest: Manifest, images: str | Path | None, remembered: list[str] | None
 ) -> Pictures:
-    """Pictures that the engines take: those of any size have a profile."""
-    pictures = choose_pictures(images, _remembered(source))
-    if manifest.input_mode != "image":
-        return pictures
-    spec = manifest.inputs[0]
-    sizes = profile_of(options, spec.name, _parsed(spec.shape), manifest)
-    assert sizes is not None  # height and width are free
-    return within(pictures, sizes.minimum[:2], sizes.maximum[:2])
+    """Of sizes that the engines will take."""
+    chosen = choose_pictures(images, remembered)
+    if manifest.input_mode == "image":
+        spec = manifest.inputs[0]
+        found = profile_of(options, spec.name, _parsed(spec.shape), manifest.input_mode)
+        if found is not None:
+            (low, left, _), (high, right, _) = found.minimum, found.maximum
+            chosen = within(chosen, (low, left), (high, right))
+    return chosen
 
 
 def _profile(options: EngineOptions, manifest: Manifest) -> dict[str, Any]:
     ranges = {}
     for spec in manifest.inputs:
-        found = profile_of(options, spec.name, _parsed(spec.shape), manifest)
+        found = profile_of(options, spec.name, _parsed(spec.shape), manifest.input_mode)
         if found is not None:
             ranges[spec.name] = asdict(found)
     return {"inputs": {str(spec.name): list(spec.shape) for spec in manifest.inputs}, "profile": ranges}
@@ -155,30 +158,15 @@ def _parsed(shape: tuple[int | str, ...]) -> tuple[int, ...]:
     return tuple(side if isinstance(side, int) else -1 for side in shape)
 
 
-def _flags(options: EngineOptions, manifest: Manifest) -> str:
-    """The options as ``autotimm build`` takes them; the profile in full, so that it can be edited."""
-    words: list[str] = []
+def _in_full(options: EngineOptions, manifest: Manifest) -> EngineOptions:
+    """The options with the ranges that they leave open, so that these can be edited in ``build.sh``."""
+    ranges: dict[str, Range] = {}
     for spec in manifest.inputs:
-        found = profile_of(options, spec.name, _parsed(spec.shape), manifest)
-        if found is not None:
-            free = [index for index, side in enumerate(spec.shape) if not isinstance(side, int)]
-            names = ("height", "width") if manifest.input_mode == "image" else ("batch",)
-            for index in free:
-                sides = (found.minimum[index], found.best[index], found.maximum[index])
-                words += [f"--profile-{names[index]}", *map(str, sides)]
-    for option, value in (
-        ("--workspace", options.workspace),
-        ("--timing-cache", options.timing_cache),
-        ("--dla-core", options.dla_core),
-        ("--optimization-level", options.optimization_level),
-    ):
-        if value is not None:
-            words += [option, shlex.quote(str(value))]
-    if options.version_compatible:
-        words.append("--version-compatible")
-    if options.hardware_compatibility != "none":
-        words += ["--hardware-compatibility", options.hardware_compatibility]
-    return " ".join(words)
+        found = profile_of(options, spec.name, _parsed(spec.shape), manifest.input_mode)
+        for index, axis in enumerate(("height", "width") if manifest.input_mode == "image" else ("batch",)):
+            if found is not None and not isinstance(spec.shape[index], int):
+                ranges[axis] = (found.minimum[index], found.best[index], found.maximum[index])
+    return replace(options, batch=ranges.get("batch"), height=ranges.get("height"), width=ranges.get("width"))
 
 
 def _script(engines: Sequence[tuple[Path, Path]], flags: str) -> str:
@@ -186,22 +174,24 @@ def _script(engines: Sequence[tuple[Path, Path]], flags: str) -> str:
         "#!/bin/sh",
         "# Builds and verifies on this device; takes further options of `autotimm build`.",
         "set -e",
+        'cd "$(dirname "$0")"',
     ]
-    lines.append('cd "$(dirname "$0")"')
+    return "\n".join([*lines, *_commands(engines, flags, '"$@"')]) + "\n"
+
+
+def _commands(engines: Sequence[tuple[Path, Path]], *further: str) -> list[str]:
+    """What builds and verifies each engine, in the folder of the kit."""
+    lines = []
     for onnx_path, engine in engines:
         names = (shlex.quote(onnx_path.name), shlex.quote(engine.name))
-        lines.append(" ".join(part for part in (f"autotimm build {names[0]} -o {names[1]}", flags, '"$@"') if part))
+        lines.append(" ".join(part for part in (f"autotimm build {names[0]} -o {names[1]}", *further) if part))
         lines.append(f"autotimm verify {names[1]} --golden {GOLDEN}")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _readme(engines: Sequence[tuple[Path, Path]], flags: str, manifest: Manifest) -> str:
     spec = manifest.inputs[0]
-    commands = "\n".join(
-        f"autotimm build {onnx_path.name} -o {engine.name} {flags}".rstrip()
-        + f"\nautotimm verify {engine.name} --golden {GOLDEN}"
-        for onnx_path, engine in engines
-    )
+    commands = "\n".join(_commands(engines, flags))
     int8 = any(read_manifest(onnx_path).precision == "int8" for onnx_path, _ in engines)
     ranges = (
         "\nThe ranges of int8 are in the Q/DQ nodes of its ONNX file: no calibration table is needed.\n" if int8 else ""

@@ -38,6 +38,7 @@ from autotimm.models.torch_backend import describe
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import METADATA_KEY, Accuracy, InputMode, Manifest, Precision, Target
+from autotimm.runtime.pictures import choose_pictures
 
 OPSET = 18
 """The lowest opset that torch's exporter writes without conversion, and all that the graphs need: every engine that
@@ -103,7 +104,8 @@ def export_to_onnx(
 
     Raises:
         ConfigError: an option that does not fit the model, or the others.
-        DataError: no image to calibrate on can be read, or the annotated data cannot be.
+        DataError: no image to calibrate on can be read, the annotated data cannot be, or the folder to verify on is
+            missing or empty.
         ExportError: the model could not be traced or written.
         VerificationError: the artifact does not give the model's answers, or loses more than ``max_drop``; it is kept
             as ``NAME.rejected.onnx`` beside ``NAME.rejected.json``.
@@ -117,26 +119,31 @@ def export_to_onnx(
     measured = accuracy_settings(precision, data, split, max_drop)
     calibrated = calibration_of(precision, calibration, model.validation_images)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
-    # A path that cannot be written is found out before the graph is traced, which takes seconds.
+    pictures = choose_pictures(verify_images, model.validation_images) if verify else None
+    # What cannot be read or written is found out before the graph is traced, which takes seconds.
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
+        meter = AccuracyMeter(model, measured) if measured is not None else None
         graph = compose(model, input=input, target=target, precision=precision, candidates=candidates, nms=nms)
         proto = _trace(graph, model, batch)
-        if target == "portable":
-            lower_opset(proto)  # where that is not possible it stays as it is, and its manifest says so
+        if target == "portable" and (obstacles := lower_opset(proto)):
+            warnings.warn(
+                f"{path}: stays at opset {OPSET}, which TensorRT 8.6 does not read ({'; '.join(obstacles[:3])})",
+                stacklevel=2,
+            )
         manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch, input))
         manifest = replace(manifest, precision=precision)
-        meter = AccuracyMeter(model, measured) if measured is not None else None
         if calibrated is not None:
             proto, record = quantize(proto, manifest, target, *calibrated, partial(_accuracy, meter, manifest))
-            manifest = replace(manifest, quantization=record)
+            # The int8 of ONNX Runtime is not what TensorRT builds, whatever the operators.
+            written_for = target if target == "onnxruntime" else manifest.target
+            manifest = replace(manifest, quantization=record, target=written_for)
         return write_verified(
             model,
             _complete(manifest, proto),
             partial(write_onnx, proto),
             path=path,
             temporary=temporary,
-            verify=verify,
-            verify_images=verify_images,
+            pictures=pictures,
             accuracy=meter,
         )
 

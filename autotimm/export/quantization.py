@@ -15,18 +15,21 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from autotimm.export.integers import Floats, Range, bias_in_int32, scale_and_zero_point, weight_in_int8
 from autotimm.export.stages import layer_of, stage_of
 from autotimm.runtime.manifest import Target
 
 NETWORK = "network"
-Range = tuple[float, float]
-"""The smallest and the largest value that are told from their neighbours; what lies outside is clipped."""
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MOVING = frozenset({"MaxPool", "Resize", "Reshape", "Transpose", "Flatten", "Slice", "Squeeze", "Unsqueeze"})
 """These move values without changing them, so that their output has the scale of their input."""
 _CLIPPING = frozenset({"Relu", "Clip"})
 """What the rounding to eight bits does by itself where it follows."""
+
+SILU_FLOOR = -8.0
+"""SiLU, x sigmoid(x), of all that lies below is between -0.003 and 0. Inputs reach down to -30 and further, and would
+take most of the 256 steps from the others."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,11 @@ class QuantizableGraph:
                     names[self.held_output(node)] = None
         return list(names)
 
+    def worth_telling(self, value: str, seen: Range) -> Range:
+        """The part of a range that the value's readers tell apart: of SiLU's input, what is above the floor."""
+        readers = {node.op_type for node in self.consumers.get(value, [])}
+        return (max(seen[0], SILU_FLOOR), max(seen[1], SILU_FLOOR)) if readers == {"Sigmoid", "Mul"} else seen
+
     def quantized(self, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> onnx.ModelProto:
         """The graph with Q/DQ pairs.
 
@@ -151,7 +159,7 @@ class _Insertion:
         self.everywhere: set[str] = set()
         """Held values that are read behind their pair by nodes in floating point too: a layer is fused with the pair
         behind it only where nobody else reads what lies between."""
-        self.weight_scales: dict[str, NDArray[np.float32]] = {}
+        self.weight_scales: dict[str, Floats] = {}
 
     def run(self) -> onnx.ModelProto:
         graph = self.graph
@@ -182,17 +190,22 @@ class _Insertion:
         for place, name in enumerate(list(node.input)):
             if name in activations:
                 node.input[place] = self._hold(name, layer)
-        if self.graph.has_weight(node):
-            weight, bias = node.input[1], node.input[2] if len(node.input) > 2 else ""
-            node.input[1] = self._hold_weight(weight, _output_axis(node), layer)
-            activation = next(iter(activations))
-            if bias in self.graph.initializers and self.graph.flavour.outputs:
-                node.input[2] = self._hold_bias(bias, weight, self._scale_of(activation)[0], node)
+        if not self.graph.has_weight(node):
+            return
+        (activation,) = activations
+        bias = node.input[2] if len(node.input) > 2 else ""
+        if not self.graph.flavour.outputs or bias not in self.graph.initializers:
+            node.input[1], _ = self._hold_weight(node.input[1], _output_axis(node), layer)
+            return
+        values, scale = self._array(bias), self._scale_of(activation)[0]
+        node.input[1], scales = self._hold_weight(node.input[1], _output_axis(node), layer, values, scale)
+        node.input[2] = self._hold_bias(values, scales * np.float32(scale), node)
 
     def _scale_of(self, value: str) -> tuple[float, int]:
         if value not in self.scales:
             symmetric = not self.graph.flavour.outputs
-            self.scales[value] = scale_and_zero_point(self.ranges[value], symmetric=symmetric)
+            told = self.graph.worth_telling(value, self.ranges[value])
+            self.scales[value] = scale_and_zero_point(told, symmetric=symmetric)
         return self.scales[value]
 
     def _hold(self, value: str, layer: str) -> str:
@@ -209,40 +222,35 @@ class _Insertion:
             self.held[value] = f"{value}_held"
         return self.held[value]
 
-    def _hold_weight(self, name: str, axis: int, layer: str) -> str:
-        """int8 by output channel, between -127 and 127: -128 has no counterpart."""
+    def _hold_weight(
+        self, name: str, axis: int, layer: str, bias: Floats | None = None, input_scale: float = 1.0
+    ) -> tuple[str, Floats]:
+        """Put a weight into int8, once; gives the name of what comes out of its pair, and its scales."""
         held = f"{name}_held_{axis}"
-        if held not in self.held:
-            weight = numpy_helper.to_array(self.graph.initializers[name]).astype(np.float32)
-            others = tuple(place for place in range(weight.ndim) if place != axis)
-            scale = (np.abs(weight).max(axis=others) / np.float32(127)).astype(np.float32)
-            scale[scale == 0] = 1.0
-            shape = [-1 if place == axis else 1 for place in range(weight.ndim)]
-            rounded = np.clip(np.rint(weight / scale.reshape(shape)), -127, 127).astype(np.int8)
+        if held not in self.weight_scales:
+            rounded, scales = weight_in_int8(self._array(name), axis, bias, input_scale)
             inputs = [
                 self._constant(f"{name}_int8_{axis}", rounded),
-                self._constant(f"{name}_scale_{axis}", scale),
-                self._constant(f"{name}_zero_{axis}", np.zeros(scale.shape, np.int8)),
+                self._constant(f"{name}_scale_{axis}", scales),
+                self._constant(f"{name}_zero_{axis}", np.zeros(scales.shape, np.int8)),
             ]
             self._add("DequantizeLinear", inputs, held, layer, axis=axis)
-            self.weight_scales[name] = scale
-            self.held[held] = held
-        return held
+            self.weight_scales[held] = scales
+        return held, self.weight_scales[held]
 
-    def _hold_bias(self, name: str, weight: str, input_scale: float, node: onnx.NodeProto) -> str:
-        """int32 in the scale of the sums of products, where kernels add it."""
-        scale = self.weight_scales[weight] * np.float32(input_scale)
-        bias = numpy_helper.to_array(self.graph.initializers[name]).astype(np.float64)
-        limit = float(2**31 - 1)
-        rounded = np.clip(np.rint(bias / scale), -limit, limit).astype(np.int32)
+    def _hold_bias(self, bias: Floats, scales: Floats, node: onnx.NodeProto) -> str:
+        rounded, scales = bias_in_int32(bias, scales)
         held = f"{node.output[0]}_bias"
         inputs = [
             self._constant(f"{held}_int32", rounded),
-            self._constant(f"{held}_scale", scale.astype(np.float32)),
-            self._constant(f"{held}_zero", np.zeros(scale.shape, np.int32)),
+            self._constant(f"{held}_scale", scales),
+            self._constant(f"{held}_zero", np.zeros(scales.shape, np.int32)),
         ]
         self._add("DequantizeLinear", inputs, held, layer_of(node.name), axis=0)
         return held
+
+    def _array(self, name: str) -> Floats:
+        return numpy_helper.to_array(self.graph.initializers[name]).astype(np.float32)
 
     def _constant(self, name: str, value: NDArray[np.generic]) -> str:
         self.constants[name] = numpy_helper.from_array(value, name)
@@ -263,20 +271,6 @@ class _Insertion:
         kept = [value for value in self.graph.proto.graph.initializer if value.name in used]
         proto.graph.initializer.extend([*kept, *self.constants.values()])
         return proto
-
-
-def scale_and_zero_point(values: Range, *, symmetric: bool) -> tuple[float, int]:
-    """Of eight bits over a range, which is widened so that 0 is in it, and is exact.
-
-    Args:
-        values: smallest and largest.
-        symmetric: int8 -127..127 around 0; otherwise uint8 0..255.
-    """
-    low, high = min(values[0], 0.0), max(values[1], 0.0)
-    if symmetric:
-        return max(-low, high) / 127 or 1.0, 0
-    scale = (high - low) / 255 or 1.0
-    return scale, int(np.clip(np.rint(-low / scale), 0, 255))
 
 
 def answering_nodes(proto: onnx.ModelProto) -> set[str]:

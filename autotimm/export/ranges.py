@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
+from autotimm.export.inner_sessions import open_session, with_outputs
 from autotimm.runtime.errors import ExportError
 
 Method = Literal["percentile", "entropy", "minmax"]
@@ -167,19 +167,3 @@ def _in_parts(session: Any, names: Sequence[str], feed: Feed) -> Iterator[list[s
             part.append(name)
             size += value.nbytes
     yield part
-
-
-def with_outputs(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """A copy of a graph that gives some of its inner values too."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return copy
-
-
-def open_session(proto: onnx.ModelProto) -> Any:
-    """An ONNX Runtime session on the CPU, without its words about inner outputs, which carry no type."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # several are open at a time
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,12 @@ from autotimm.runtime.errors import (
     AutoTimmError,
     BackendUnavailableError,
     ConfigError,
+    DataError,
     ExportError,
     VerificationError,
 )
 from autotimm.runtime.files import replacing, sha256_of
+from autotimm.runtime.images import list_images
 from autotimm.runtime.manifest import Manifest, Verification
 from autotimm.runtime.sidecar import EngineRecord, Flavour, sidecar_of, this_platform
 
@@ -75,7 +77,8 @@ def export_to_tensorrt(
         dla_core: deep-learning accelerator of a Jetson to use.
         optimization_level: 0 (quickest build) to 5 (fastest engine).
         verify: ``False`` leaves the verification out, and the manifest says so.
-        verify_images: folder of images for the verification; generated pictures where absent.
+        verify_images: folder of images for the verification; where absent, validation images that the checkpoint
+            remembers, else generated pictures.
         progress: told what is being done and the share of the build that is done, 0 to 1.
         onnx_options: options of :func:`autotimm.export.export_to_onnx`, where the source is no artifact.
 
@@ -84,6 +87,7 @@ def export_to_tensorrt(
 
     Raises:
         ConfigError: an option that this version, the device or the artifact does not have.
+        DataError: the folder of images is missing or empty.
         BackendUnavailableError: no TensorRT is installed, or it needs a CUDA device; an ONNX artifact made on the way
             is kept, and the message has the command that finishes.
         ExportError: a node that cannot be built, or a precision that is not in the engine.
@@ -103,19 +107,31 @@ def export_to_tensorrt(
         dla_core,
         optimization_level,
     )
-    onnx_path = _artifact(source)
-    if onnx_path is None:
+    artifact = _artifact(source)
+    if artifact is None:
         _check_early(options, flavour, onnx_options or {})
-        onnx_path = _export(source, path, {"verify": verify, "verify_images": verify_images, **(onnx_options or {})})
+        checking = Checking(verify, verify_images)
+        artifact, checking = _export(source, path, checking, onnx_options or {})
         try:
-            return _to_engine(onnx_path, path, flavour, options, verify, verify_images, progress)
+            return _to_engine(artifact, path, flavour, options, checking, progress)
         except BackendUnavailableError as error:
-            raise BackendUnavailableError(f"{error}. {_finish(onnx_path, path)}") from error
+            raise BackendUnavailableError(f"{error}. {_finish(artifact, path, options)}") from error
     if onnx_options:
         raise ConfigError(
-            f"{', '.join(onnx_options)} cannot be set on {onnx_path}, whose graph is done: give the checkpoint instead"
+            f"{', '.join(onnx_options)} cannot be set on {artifact}, whose graph is done: give the checkpoint instead"
         )
-    return _to_engine(onnx_path, path, flavour, options, verify, verify_images, progress)
+    return _to_engine(artifact, path, flavour, options, Checking(verify, verify_images), progress)
+
+
+@dataclass(frozen=True)
+class Checking:
+    """Whether and on what an engine is compared with its artifact."""
+
+    verify: bool
+    images: str | Path | None
+    """A folder."""
+    remembered: list[str] | None = None
+    """Validation images of the checkpoint; ``None`` where there is no checkpoint."""
 
 
 def portable_name(engine: Path) -> Path:
@@ -132,23 +148,29 @@ def _artifact(source: TaskModel | str | Path) -> Path | None:
 
 def _check_early(options: EngineOptions, flavour: Flavour | None, onnx_options: Mapping[str, Any]) -> None:
     """Refuse options that no artifact can have here, before the export, which takes its time."""
+    precision = onnx_options.get("precision", "fp32")
+    options.check_values(precision, onnx_options.get("batch", 1), onnx_options.get("input", "batch"))
     with contextlib.suppress(BackendUnavailableError):  # said when the artifact is there to go on with elsewhere
-        options.check(choose_library(flavour), onnx_options.get("precision", "fp32"))
+        options.check(choose_library(flavour), precision)
 
 
-def _export(source: TaskModel | str | Path, path: Path, onnx_options: Mapping[str, Any]) -> Path:
+def _export(
+    source: TaskModel | str | Path, path: Path, checking: Checking, onnx_options: Mapping[str, Any]
+) -> tuple[Path, Checking]:
+    """The portable artifact of a model, and the images that the model remembers."""
     from autotimm.export.onnx import export_to_onnx
+    from autotimm.models.checkpoint import load_checkpoint
 
+    model = load_checkpoint(source) if isinstance(source, str | Path) else source
     onnx_path = portable_name(path)
-    export_to_onnx(source, onnx_path, **{**onnx_options, "target": "portable"})
-    return onnx_path
+    verification = {"verify": checking.verify, "verify_images": checking.images}
+    export_to_onnx(model, onnx_path, **{**verification, **onnx_options, "target": "portable"})
+    return onnx_path, replace(checking, remembered=model.validation_images)
 
 
-def _finish(onnx_path: Path, path: Path) -> str:
-    return (
-        f"{onnx_path} was written and is ready for it: copy it to the device, and there run: "
-        f"autotimm build {shlex.quote(onnx_path.name)} -o {shlex.quote(path.name)}"
-    )
+def _finish(onnx_path: Path, path: Path, options: EngineOptions) -> str:
+    command = f"autotimm build {shlex.quote(onnx_path.name)} -o {shlex.quote(path.name)} {options.as_flags()}".rstrip()
+    return f"{onnx_path} was written and is ready for it: copy it to the device, and there run: {command}"
 
 
 def _to_engine(
@@ -156,8 +178,7 @@ def _to_engine(
     path: Path,
     flavour: Flavour | None,
     options: EngineOptions,
-    verify: bool,
-    verify_images: str | Path | None,
+    checking: Checking,
     progress: ReportProgress | None,
 ) -> Manifest:
     manifest = _readable(onnx_path)
@@ -168,6 +189,8 @@ def _to_engine(
             "may misread a newer one: export again with --target portable, or use a newer TensorRT"
         )
     options.check(library, manifest.precision)
+    if checking.verify and checking.images is not None:
+        list_images(checking.images)
     # Paths that cannot be written are found out before the build, which can take minutes.
     with replacing(path) as plan, replacing(sidecar_of(path)) as sidecar:
         built = build_plan(library, onnx_path, manifest, options, progress)
@@ -177,9 +200,7 @@ def _to_engine(
             raise AutoTimmError(f"{path}: could not be written: {error.strerror or error}") from error
         device = cuda_device()
         manifest = _described(manifest, _record(library, built, options, device, onnx_path, plan))
-        manifest = replace(
-            manifest, verification=_verify(plan, path, manifest, onnx_path, verify, verify_images, device)
-        )
+        manifest = replace(manifest, verification=_verify(plan, path, manifest, onnx_path, checking, device))
         sidecar.write_text(manifest.to_json(), encoding="utf-8")
         if manifest.verification.status == "failed":
             rejected = _keep_rejected(plan, sidecar, path)
@@ -239,12 +260,14 @@ def _verify(
     path: Path,
     manifest: Manifest,
     onnx_path: Path,
-    verify: bool,
-    images: str | Path | None,
+    checking: Checking,
     device: CudaDevice | None,
 ) -> Verification:
-    """Run the engine where it can run; else say why not, and how to complete the verification."""
-    if not verify:
+    """Run the engine where it can run; else say why not, and how to complete the verification.
+
+    An engine that took minutes to build is not thrown away because nothing is on the pictures, or none has its size.
+    """
+    if not checking.verify:
         return Verification(reason="not asked for")
     how = f"complete it on the device: autotimm verify {path.name} --against {onnx_path.name}"
     if device is None:
@@ -254,8 +277,8 @@ def _verify(
     beside = sidecar_of(plan)
     beside.write_text(manifest.to_json(), encoding="utf-8")
     try:
-        return compare_with_artifact(plan, onnx_path, images=images)
-    except BackendUnavailableError as error:
+        return compare_with_artifact(plan, onnx_path, images=checking.images, remembered=checking.remembered)
+    except (BackendUnavailableError, DataError, VerificationError) as error:
         return Verification(reason=f"{error}; {how}")
     finally:
         beside.unlink()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,24 +76,21 @@ def _build(
     config = builder.create_builder_config()
     profile = _add_profile(builder, config, network, manifest, options)
     if not types_from_graph:
-        _set_precision_flags(trt, config, network, manifest)
+        _set_precision_flags(trt, config, network, manifest, options.dla_core is not None)
     _configure(library, builder, config, options)
     if options.version_compatible:
         plugins = parser.get_used_vc_plugin_libraries()
         if plugins:
             config.plugins_to_serialize = plugins
-    cache = _read_timing_cache(library, config, options.timing_cache)
     monitor = monitor_of(trt, progress)
     if monitor is not None:
         config.progress_monitor = monitor
-    started = time.perf_counter()
-    plan = _interruptible(lambda: builder.build_serialized_network(network, config), progress)
-    seconds = time.perf_counter() - started
-    if plan is None:
-        raise ExportError(_failure(library, onnx_path, manifest, build_problems(list(logger.problems))))
-    if cache is not None and options.timing_cache is not None:
-        with replacing(options.timing_cache) as temporary:
-            temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
+    with _timing_cache(library, config, options.timing_cache):
+        started = time.perf_counter()
+        plan = _interruptible(lambda: builder.build_serialized_network(network, config), progress)
+        seconds = time.perf_counter() - started
+        if plan is None:
+            raise ExportError(_failure(library, onnx_path, manifest, build_problems(list(logger.problems))))
     said = remarks(logger.warnings)
     precisions = precisions_of(trt, logger, plan, network)
     precisions.check(manifest.precision, library.name, onnx_path)
@@ -147,7 +145,7 @@ def _add_profile(
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         shape = tuple(int(side) for side in tensor.shape)
-        found = profile_of(options, tensor.name, shape, manifest)
+        found = profile_of(options, tensor.name, shape, manifest.input_mode)
         if found is not None:
             profile.set_shape(tensor.name, found.minimum, found.best, found.maximum)
             shapes[tensor.name] = found
@@ -180,13 +178,17 @@ def _configure(library: Library, builder: Any, config: Any, options: EngineOptio
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
-def _set_precision_flags(trt: Any, config: Any, network: Any, manifest: Manifest) -> None:
-    """Where types do not follow the graph: allow what the graph has, and hold all but the network to fp32."""
+def _set_precision_flags(trt: Any, config: Any, network: Any, manifest: Manifest, dla: bool) -> None:
+    """Where types do not follow the graph: allow what the graph has, and hold all but the network to fp32.
+
+    A DLA has no fp32, so that there the layers that int8 leaves out run in fp16.
+    """
     if manifest.precision == "fp32":
         return
-    config.set_flag(trt.BuilderFlag.FP16)
     if manifest.precision == "int8":
         config.set_flag(trt.BuilderFlag.INT8)
+    if manifest.precision == "fp16" or dla:
+        config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     for index in range(network.num_layers):
         layer = network.get_layer(index)
@@ -201,19 +203,24 @@ def _has_flag(trt: Any, name: str) -> bool:
     return hasattr(trt.BuilderFlag, name)
 
 
-def _read_timing_cache(library: Library, config: Any, path: Path | None) -> Any:
+@contextmanager
+def _timing_cache(library: Library, config: Any, path: Path | None) -> Iterator[None]:
+    """Have the builder know what it measured before, and keep what it knows after the build.
+
+    A file that cannot be written is found out before the build, which would be lost with it.
+    """
     if path is None:
-        return None
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        content = b""
-    cache = config.create_timing_cache(content)
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-        raise ConfigError(
-            f"{path}: is no timing cache of {library.name} on this GPU; name another file, or delete it to start anew"
-        )
-    return cache
+        yield
+        return
+    with replacing(path) as temporary:
+        cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+            raise ConfigError(
+                f"{path}: is no timing cache of {library.name} on this GPU; name another file, or delete it to start "
+                "anew"
+            )
+        yield
+        temporary.write_bytes(memoryview(config.get_timing_cache().serialize()))
 
 
 def _interruptible(build: Callable[[], _Result], progress: BuildProgress) -> _Result:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from autotimm.export.tensorrt_flavour import Library
 from autotimm.runtime.errors import ConfigError
-from autotimm.runtime.manifest import Manifest, Precision
+from autotimm.runtime.manifest import InputMode, Precision
 from autotimm.runtime.sidecar import ProfileRange
 
 Range = tuple[int, int, int]
@@ -48,16 +49,62 @@ class EngineOptions:
         default = asdict(EngineOptions())
         return {name: value for name, value in asdict(self).items() if name not in left_out and value != default[name]}
 
+    def as_flags(self) -> str:
+        """Those that were given, as ``autotimm build`` takes them; the flavour is of the machine, and none of them."""
+        values: tuple[tuple[str, Range | int | Path | None], ...] = (
+            ("--profile-batch", self.batch),
+            ("--profile-height", self.height),
+            ("--profile-width", self.width),
+            ("--workspace", self.workspace),
+            ("--timing-cache", self.timing_cache),
+            ("--dla-core", self.dla_core),
+            ("--optimization-level", self.optimization_level),
+        )
+        words: list[str] = []
+        for flag, value in values:
+            if value is not None:
+                words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+        if self.version_compatible:
+            words.append("--version-compatible")
+        if self.hardware_compatibility != "none":
+            words += ["--hardware-compatibility", self.hardware_compatibility]
+        return shlex.join(words)
+
+    def check_values(
+        self,
+        precision: Precision,
+        batch: int | Literal["dynamic"] | None = None,
+        input_mode: InputMode = "batch",
+    ) -> None:
+        """Refuse what no version takes; all that can be said before there is an artifact or a library.
+
+        Args:
+            precision: of the artifact.
+            batch: that the artifact will take; ``None`` where it is there, and the profile is checked with it.
+            input_mode: of the artifact.
+
+        Raises:
+            ConfigError: naming the option and the way out.
+        """
+        if self.workspace is not None and self.workspace < 1:
+            raise ConfigError(f"workspace is {self.workspace}, but must be at least 1 (MiB)")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise ConfigError(f"optimization_level is {self.optimization_level}, but must be 0 to 5")
+        if self.dla_core is not None and precision == "fp32":
+            raise ConfigError("a DLA computes in fp16 and int8 only: export with --precision fp16, then build that")
+        if batch is not None:
+            sides = (-1, -1, 3) if input_mode == "image" else (-1 if batch == "dynamic" else batch, 1, 1, 3)
+            profile_of(self, "image" if input_mode == "image" else "images", sides, input_mode)
+
     def check(self, library: Library, precision: Precision) -> None:
         """Refuse what this version does not have, before anything is built.
 
         Raises:
             ConfigError: naming the option, the version and the way out.
         """
-        if self.workspace is not None and self.workspace < 1:
-            raise ConfigError(f"workspace is {self.workspace}, but must be at least 1 (MiB)")
-        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
-            raise ConfigError(f"optimization_level is {self.optimization_level}, but must be 0 to 5")
+        if self.dla_core is not None and library.dla_missing:
+            raise ConfigError(f"dla_core is {self.dla_core}, but {library.dla_missing}")
+        self.check_values(precision)
         if library.is_rtx:
             for name, given, reason in (
                 ("version_compatible", self.version_compatible, "needs a library that its packages do not have"),
@@ -71,25 +118,16 @@ class EngineOptions:
                 f"{library.name} has no hardware compatibility {self.hardware_compatibility!r}, "
                 f"only {', '.join(levels)} (same_compute_capability needs TensorRT 10.9)"
             )
-        self._check_dla(library, precision)
-
-    def _check_dla(self, library: Library, precision: Precision) -> None:
-        if self.dla_core is None:
-            return
-        if library.dla_missing:
-            raise ConfigError(f"dla_core is {self.dla_core}, but {library.dla_missing}")
-        if precision == "fp32":
-            raise ConfigError("a DLA computes in fp16 and int8 only: export with --precision fp16, then build that")
 
 
-def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], manifest: Manifest) -> ProfileRange | None:
+def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], input_mode: InputMode) -> ProfileRange | None:
     """The range of shapes of one input.
 
     Args:
         options: what was asked for.
         name: of the input.
         shape: as the parser sees it, -1 where it is free: ``[N, H, W, 3]`` or, for images of any size, ``[H, W, 3]``.
-        manifest: of the artifact.
+        input_mode: of the artifact.
 
     Returns:
         ``None`` where the shape is fixed.
@@ -97,7 +135,7 @@ def profile_of(options: EngineOptions, name: str, shape: tuple[int, ...], manife
     Raises:
         ConfigError: a range for what is fixed, or one that is no range.
     """
-    any_size = manifest.input_mode == "image"
+    any_size = input_mode == "image"
     axes: tuple[tuple[str, Range | None, Range], ...] = (
         (("height", options.height, DEFAULT_HEIGHT), ("width", options.width, DEFAULT_WIDTH))
         if any_size

@@ -26,6 +26,7 @@ from autotimm.models.torch_backend import describe
 from autotimm.runtime.errors import ConfigError, ExportError
 from autotimm.runtime.files import replacing
 from autotimm.runtime.manifest import InputMode, Manifest, Precision
+from autotimm.runtime.pictures import choose_pictures
 
 _ARITHMETIC = {f"aten::{name}" for name in ("add", "sub", "rsub", "mul", "div", "pow", "remainder", "floor_divide")}
 """Operators that take a number where they take a second tensor."""
@@ -87,6 +88,7 @@ def export_to_torchscript(
 
     Raises:
         ConfigError: an option that does not fit the model.
+        DataError: the annotated data cannot be read, or the folder to verify on is missing or empty.
         ExportError: the model could not be traced, or needs an operator that torch alone does not have.
         VerificationError: the artifact does not give the model's answers; it is kept as ``NAME.rejected.pt`` beside
             ``NAME.rejected.json``.
@@ -104,7 +106,9 @@ def export_to_torchscript(
         model = load_checkpoint(model)
     measured = accuracy_settings(precision, data, split, max_drop)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
+    pictures = choose_pictures(verify_images, model.validation_images) if verify else None
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
+        meter = AccuracyMeter(model, measured) if measured is not None else None
         graph = compose(model, input=input, target="portable", precision=precision, candidates=candidates)
         parts = _trace(graph, model, batch)
         manifest = described_by(graph, describe(model, "batch" if batch == "dynamic" else batch, input))
@@ -115,9 +119,8 @@ def export_to_torchscript(
             partial(write_archive, parts),
             path=path,
             temporary=temporary,
-            verify=verify,
-            verify_images=verify_images,
-            accuracy=AccuracyMeter(model, measured) if measured is not None else None,
+            pictures=pictures,
+            accuracy=meter,
         )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from autotimm.export.comparison import Differences, compare_classifications, compare_detections, compare_masks
 from autotimm.export.image_comparison import network_pixels
 from autotimm.export.instance_comparison import compare_mask_probabilities, compare_masks_of_objects
+from autotimm.export.internals import is_inspectable
 from autotimm.export.tolerances import matching_of, tolerance_of
 from autotimm.runtime.artifact import load
 from autotimm.runtime.errors import ImageError, VerificationError
@@ -69,8 +70,11 @@ def verify_artifact(
         prepared = list(network_pixels(differences, Path(artifact), predictor, given))
         if predictor.manifest.task == "instance_segmentation":
             same_object = matching_of(predictor.manifest).iou
+            # An engine does not tell what its network was given; another artifact then makes its own of the image.
+            from_images = reference.takes_image and not is_inspectable(Path(artifact))
             for image, pixels in zip(given, prepared, strict=True):
-                compare_mask_probabilities(differences, reference, predictor, image, pixels, same_object)
+                seen = image if from_images else pixels
+                compare_mask_probabilities(differences, reference, predictor, image, seen, same_object)
     if compare_candidates is not None:
         from autotimm.export.candidates import candidates_of
 

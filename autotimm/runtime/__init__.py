@@ -14,7 +14,7 @@ from autotimm.runtime.errors import (
     ImageError,
     VerificationError,
 )
-from autotimm.runtime.images import list_images, load_image
+from autotimm.runtime.images import decode_image, list_images, load_image
 from autotimm.runtime.manifest import Manifest, TensorSpec, Verification
 from autotimm.runtime.mask_regions import MaskRegion
 from autotimm.runtime.predictor import Predictor
@@ -47,6 +47,7 @@ __all__ = [
     "Verification",
     "VerificationError",
     "color_of",
+    "decode_image",
     "draw_boxes",
     "draw_caption",
     "fit_image",

@@ -41,6 +41,7 @@ PURPOSES = (
         ("torch", "torchvision", "timm", "pytorch-lightning", "torchmetrics"),
     ),
     ("exporting to ONNX", "export", ("onnx", "onnxscript")),
+    ("serving over HTTP", "serve", ("starlette", "uvicorn", "httptools")),
 )
 """What a user wants to do, the extra that brings it, and the distributions that it takes."""
 

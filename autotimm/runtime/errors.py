@@ -98,15 +98,19 @@ class BackendUnavailableError(AutoTimmError):
 
 
 _EXTRA_OF = {
+    "anyio": "serve",
+    "httptools": "serve",
     "matplotlib": "train",
     "onnx": "export",
     "onnxruntime": "cpu",
     "onnxscript": "export",
     "pycocotools": "train",
     "pytorch_lightning": "train",
+    "starlette": "serve",
     "timm": "train",
     "torch": "train",
     "torchmetrics": "train",
     "torchvision": "train",
+    "uvicorn": "serve",
     "yaml": "train",
 }

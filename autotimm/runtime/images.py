@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -76,6 +78,31 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     raise ImageError(
         f"an image must be a path, a PIL image or a uint8 array [H, W, 3], but this is a {type(source).__name__}"
     )
+
+
+def decode_image(
+    data: bytes, *, name: str = "image", max_pixels: int = MAX_PIXELS, formats: Sequence[str] = _FORMATS
+) -> NDArray[np.uint8]:
+    """The same for the bytes of an image file that lie in memory.
+
+    Args:
+        data: the file's content.
+        name: what messages call the image.
+        max_pixels: more pixels than this are refused from the header.
+        formats: Pillow's names of the formats to accept.
+
+    Returns:
+        uint8 ``[H, W, 3]``, C-contiguous and writable.
+
+    Raises:
+        ImageError: one line with the name and the cause.
+    """
+    try:
+        return _from_open_file(io.BytesIO(data), name, max_pixels, formats)
+    except ImageError:
+        raise
+    except Exception as error:  # as in _from_file
+        raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -153,14 +180,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
 def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     try:
         with path.open("rb") as file:
-            image = _read_header(file, path)
-            pixels = image.width * image.height
-            if pixels > max_pixels:
-                raise ImageError(
-                    f"{path}: {image.width} x {image.height} is {pixels / 1e6:.0f} megapixels, refused before decoding "
-                    f"since the limit is {max_pixels / 1e6:.0f}; scale the image down first"
-                )
-            return _from_pillow(image, str(path))
+            return _from_open_file(file, str(path), max_pixels, _FORMATS)
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -173,7 +193,18 @@ def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: cannot be decoded: {one_line(error)}") from error
 
 
-def _read_header(file: IO[bytes], path: Path) -> Image.Image:
+def _from_open_file(file: IO[bytes], name: str, max_pixels: int, formats: Sequence[str]) -> NDArray[np.uint8]:
+    image = _read_header(file, name, formats)
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ImageError(
+            f"{name}: {image.width} x {image.height} is {pixels / 1e6:.0f} megapixels, refused before decoding "
+            f"since the limit is {max_pixels / 1e6:.0f}; scale the image down first"
+        )
+    return _from_pillow(image, name)
+
+
+def _read_header(file: IO[bytes], path: str | Path, formats: Sequence[str] = _FORMATS) -> Image.Image:
     """The undecoded image in an open file.
 
     ``Image.open`` would compare the size with a limit of the whole process and warn past it; asking the format plugins
@@ -183,7 +214,7 @@ def _read_header(file: IO[bytes], path: Path) -> Image.Image:
     if not prefix:
         raise ImageError(f"{path}: is empty (0 bytes)")
     Image.preinit()
-    for name in _FORMATS:
+    for name in formats:
         if name not in _QUICK_FORMATS:
             Image.init()
         if name not in Image.OPEN:  # this Pillow was built without it
@@ -194,7 +225,7 @@ def _read_header(file: IO[bytes], path: Path) -> Image.Image:
         if accept is None or accept(prefix) is True:
             file.seek(0)
             return cast(Image.Image, factory(file, str(path)))
-    raise ImageError(f"{path}: is not an image that can be read here ({', '.join(_FORMATS)})")
+    raise ImageError(f"{path}: is not an image that can be read here ({', '.join(formats)})")
 
 
 def _from_pillow(image: Image.Image, name: str) -> NDArray[np.uint8]:

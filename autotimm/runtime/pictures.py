@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from autotimm.runtime.errors import ImageError
+from autotimm.runtime.errors import DataError, ImageError
 from autotimm.runtime.images import list_images, load_image
 
 LIMIT = 16
@@ -54,32 +54,45 @@ def choose_pictures(folder: str | Path | None, remembered: list[str] | None) -> 
     )
 
 
-def within(pictures: Pictures, least: tuple[int, ...], most: tuple[int, ...]) -> Pictures:
-    """The files of the sizes that an engine takes; where there are none, pictures generated at such sizes.
+def within(pictures: Pictures, least: tuple[int, int], most: tuple[int, int]) -> Pictures:
+    """Those of a size that an engine takes; generated pictures are generated again at the nearest such size.
+
+    Files that cannot be read stay, for who reads them to say so.
 
     Args:
         pictures: of any size.
-        least: the smallest ``(height, width)``.
-        most: the largest.
+        least: smallest height and width.
+        most: largest ones.
+
+    Raises:
+        DataError: none has such a size.
     """
+    given: Sequence[Path | NDArray[np.uint8]] = pictures.images
+    files: list[Path] = []
+    arrays: list[NDArray[np.uint8]] = []
+    for seed, image in enumerate(given):
+        if isinstance(image, Path):
+            if _is_within(image, least, most):
+                files.append(image)
+            continue
+        height, width = (int(np.clip(image.shape[axis], least[axis], most[axis])) for axis in (0, 1))
+        arrays.append(image if image.shape[:2] == (height, width) else generate(height, width, seed))
+    if not files and not arrays:
+        raise DataError(
+            f"none of these pictures has a size between {least[0]}x{least[1]} and {most[0]}x{most[1]} (height x width) "
+            f"pixels, which are what the engine takes: {pictures.source}; give others, or build with a larger profile"
+        )
+    if len(files) + len(arrays) == len(pictures.images):
+        return Pictures(arrays or files, pictures.source)
+    return Pictures(files, f"{len(files)} that the profile takes of {pictures.source}")
 
-    def fits(image: Path | NDArray[np.uint8]) -> bool:
-        try:
-            sides = load_image(image).shape
-        except ImageError:
-            return True  # who goes through them says so
-        return all(low <= side <= high for low, side, high in zip(least, sides, most, strict=False))
 
-    kept: list[Any] = [image for image in pictures.images if fits(image)]
-    if len(kept) == len(pictures.images):
-        return pictures
-    if any(isinstance(image, Path) for image in kept):
-        return Pictures(kept, f"{pictures.source}; {len(kept)} are of sizes that the engine takes")
-    sizes = [[min(max(side, low), high) for low, side, high in zip(least, size, most, strict=True)] for size in SIZES]
-    return Pictures(
-        [generate(height, width, seed) for seed, (height, width) in enumerate(sizes)],
-        "generated at sizes that the engine takes",
-    )
+def _is_within(file: Path, least: tuple[int, int], most: tuple[int, int]) -> bool:
+    try:
+        height, width, _ = load_image(file).shape
+    except ImageError:
+        return True
+    return bool(least[0] <= height <= most[0] and least[1] <= width <= most[1])
 
 
 def write_pictures(folder: Path) -> list[Path]:

@@ -146,8 +146,8 @@ class Predictor:
         return fit_image(load_image(image), self.manifest.preprocess)
 
     def as_input(self, prepared: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The input of one run: a batch ``[N, H, W, 3]``, filled up with black where the artifact takes more images
-        than there are; or the one image ``[H, W, 3]``.
+        """The input of one run: a batch ``[N, H, W, 3]``, filled up with black where the artifact, or the profile of
+        an engine, takes more images than there are; or the one image ``[H, W, 3]``.
         """
         if self.takes_image:
             (image,) = prepared

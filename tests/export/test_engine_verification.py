@@ -79,6 +79,17 @@ def test_an_engine_is_verified_against_the_golden_output(engine: Path, golden: P
     assert manifest.preprocess == MANIFEST.preprocess
 
 
+def test_an_engine_of_larger_batches_is_verified_too(engine: Path, golden: Path) -> None:
+    manifest = read_manifest(engine)
+    assert manifest.engine is not None
+    shapes = ProfileRange(*((size, 4, 6, 3) for size in (5, 6, 8)))  # more than there are pictures
+    record = replace(manifest.engine, profile={"images": shapes})
+    engine.write_text(json.dumps({**COLORS, "profile": [[5, 4, 6, 3], [6, 4, 6, 3], [8, 4, 6, 3]]}))
+    record = replace(record, plan_sha256=sha256_of(engine))
+    sidecar_of(engine).write_text(replace(manifest, engine=record).to_json())
+    assert verify(engine, golden=golden).images == 3
+
+
 def test_an_engine_with_other_answers_fails(engine: Path, golden: Path) -> None:
     with np.load(golden / "output.npz") as outputs:
         wrong = {**outputs, "probabilities": np.roll(outputs["probabilities"], 1, axis=1)}
@@ -101,6 +112,8 @@ def test_something_to_compare_with_is_needed(
 ) -> None:
     with pytest.raises(ConfigError, match=r"--against X.onnx, or --golden DIR"):
         verify(engine)
+    with pytest.raises(ConfigError, match="--against cannot be used with --golden"):
+        verify(engine, classifier_artifact, golden=golden)
     with pytest.raises(ConfigError, match="--images cannot be used with --golden"):
         verify(engine, golden=golden, images=tmp_path)
     with pytest.raises(ConfigError, match="--against or --golden, not both"):

@@ -40,6 +40,7 @@ def test_an_int8_artifact_says_how_it_came_about(quantized: Path, trained_checkp
     manifest = read_manifest(quantized)
     record, accuracy = manifest.quantization, manifest.accuracy
     assert manifest.precision == "int8"
+    assert manifest.target == "onnxruntime"  # TensorRT does not build this flavour
     assert manifest.verification.status == "passed"
     assert record is not None
     assert (record.images, record.image_source, record.method) == (8, "8 of 18 images: train", "percentile")
@@ -130,6 +131,8 @@ def test_layers_that_hurt_are_found(classifier_artifact: Path) -> None:
 def test_options_that_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match="give --data DIR"):
         accuracy_settings("int8", None, "val", 0.01)
+    with pytest.raises(ConfigError, match="split is 'test', but there are no data"):
+        accuracy_settings("int8", None, "test", None)
     with pytest.raises(ConfigError, match="fp32 costs nothing"):
         accuracy_settings("fp32", "photos", "val", None)
     with pytest.raises(ConfigError, match=r"\.01 is one point"):

@@ -204,6 +204,21 @@ def test_the_file_describes_itself(detector: YOLOXDetector, tmp_path: Path) -> N
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 
+def test_the_operator_of_onnx_runtime_is_not_portable(detector: YOLOXDetector, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nms 'operator' is ONNX Runtime's own, and target 'portable'"):
+        export_to_onnx(detector, tmp_path / "model.onnx", nms="operator", target="portable")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_opset_that_cannot_be_lowered_is_said(
+    classifier: ImageClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autotimm.export.onnx.lower_opset", lambda proto: ["network.pool/Col2Im_3: no such operator"])
+    with pytest.warns(UserWarning, match=r"opset 18, which TensorRT 8\.6 does not read \(network\.pool/Col2Im_3"):
+        manifest = export_to_onnx(classifier, tmp_path / "m.onnx", target="portable", size=(32, 32), verify=False)
+    assert manifest.opset == 18
+
+
 def test_the_portable_form_uses_standard_tensor_operators_only(detector: YOLOXDetector, tmp_path: Path) -> None:
     manifest = export_to_onnx(detector, tmp_path / "portable.onnx", nms="tensor", verify=False)
     operators = {node.op_type for node in onnx.load(tmp_path / "portable.onnx").graph.node}

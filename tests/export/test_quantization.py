@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from autotimm.export.quantization import QuantizableGraph, answering_nodes, scale_and_zero_point
+from autotimm.export.integers import scale_and_zero_point
+from autotimm.export.quantization import QuantizableGraph, answering_nodes
 from autotimm.export.stages import layer_of, stage_of
 
 RANGES = {"pixels": (-1.0, 3.0), "first": (-2.0, 6.0), "positive": (0.0, 6.0), "second": (-9.0, 9.0)}
@@ -108,6 +109,22 @@ def test_onnx_runtime_computes_a_chain_in_integers(images: NDArray[np.float32], 
     assert "Relu" not in optimized
     (total,) = session.run(None, {"images": images})
     np.testing.assert_allclose(total, run(two_layers(), "total", images), rtol=0.03)
+
+
+@pytest.mark.parametrize("left", [0.0, 1e-20])
+def test_a_channel_without_weight_gives_its_bias(images: NDArray[np.float32], left: float) -> None:
+    """As depthwise layers have them after training: int32 in steps of nearly nothing would clip the bias."""
+    proto = two_layers()
+    weight = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    weight[:2] = left
+    bias = np.array([0.37, -0.8, 1.0, 0.0], np.float32)
+    for place, value in enumerate((weight, bias)):
+        name = proto.graph.initializer[place].name
+        proto.graph.initializer[place].CopyFrom(numpy_helper.from_array(value, name))
+    for target in ("onnxruntime", "portable"):
+        first = run(QuantizableGraph(proto, target).quantized(RANGES), "first", images)  # type: ignore[arg-type]
+        np.testing.assert_allclose(first[0, 0], 0.37, rtol=1e-6)
+        np.testing.assert_allclose(first[0, 1], -0.8, rtol=1e-6)
 
 
 def test_a_layer_that_is_kept_is_untouched(images: NDArray[np.float32]) -> None:

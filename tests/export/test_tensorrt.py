@@ -26,6 +26,7 @@ from autotimm.runtime.errors import (
     AutoTimmError,
     BackendUnavailableError,
     ConfigError,
+    DataError,
     ExportError,
 )
 from autotimm.runtime.files import sha256_of
@@ -150,6 +151,16 @@ def test_precision_lives_in_the_graph_and_in_flags_on_old_versions(
     assert manifest.engine.precisions["float16"] > 10
     outside = {node.name for node in onnx.load(half).graph.node if not node.name.startswith("network")}
     assert build.pinned == (set() if typed else outside)
+
+
+def test_layers_that_int8_leaves_out_stay_in_fp32_on_old_versions(use: Any, portable: Path, tmp_path: Path) -> None:
+    """Only a DLA, which has no fp32, computes them in half."""
+    eight = changed(portable, tmp_path / "eight.onnx", precision="int8")
+    for options, flags in (({}, {"INT8"}), ({"dla_core": 0}, {"INT8", "FP16", "GPU_FALLBACK"})):
+        build = use("8.6.1", dla_cores=1)
+        with pytest.raises(ExportError, match="int8 was asked for"):  # the stand-in has none
+            export_to_tensorrt(eight, tmp_path / "eight.engine", **options)  # type: ignore[arg-type]
+        assert build.flags == flags | {"OBEY_PRECISION_CONSTRAINTS"}
 
 
 def test_a_precision_that_is_not_in_the_engine_is_an_error(use: Any, portable: Path, tmp_path: Path) -> None:
@@ -328,7 +339,13 @@ def test_where_it_cannot_be_written_is_said_before_the_build(use: Any, portable:
     (tmp_path / "file").touch()
     with pytest.raises(AutoTimmError, match="file is not a folder"):
         export_to_tensorrt(portable, tmp_path / "file" / "model.engine")
+    for cache in (tmp_path / "file" / "cache", tmp_path):
+        with pytest.raises(AutoTimmError, match=r"is not a folder|is a folder"):
+            export_to_tensorrt(portable, tmp_path / "model.engine", timing_cache=cache)
+    with pytest.raises(DataError, match="photos"):
+        export_to_tensorrt(portable, tmp_path / "model.engine", verify_images=tmp_path / "photos")
     assert build.steps == 0
+    assert written(tmp_path) == {"file"}
 
 
 def test_the_library_is_the_one_asked_for_or_the_one_that_is_there(use: Any) -> None:
@@ -359,10 +376,30 @@ def test_a_checkpoint_without_tensorrt_gives_the_artifact_and_the_command(
 
     monkeypatch.setattr("autotimm.export.onnx.export_to_onnx", export)
     options = {"size": (32, 32)}
+    for wrong, message in (
+        ({"profile_height": (32, 64, 128)}, "a profile of height was given"),
+        ({"profile_batch": (1, 2, 4)}, "takes exactly 1: export with --batch dynamic"),
+        ({"workspace": 0}, "at least 1"),
+        ({"dla_core": 0}, "fp16 and int8 only"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            export_to_tensorrt(classifier, tmp_path / "model.engine", onnx_options=options, **wrong)  # type: ignore[arg-type]
+    assert not exported
     with pytest.raises(BackendUnavailableError) as caught:
-        export_to_tensorrt(classifier, tmp_path / "model.engine", verify=False, onnx_options=options)
+        export_to_tensorrt(
+            classifier,
+            tmp_path / "model.engine",
+            workspace=64,
+            timing_cache="my cache",
+            version_compatible=True,
+            verify=False,
+            onnx_options=options,
+        )
     assert "model.portable.onnx was written" in str(caught.value)
-    assert "autotimm build model.portable.onnx -o model.engine" in str(caught.value)
+    assert str(caught.value).endswith(
+        "autotimm build model.portable.onnx -o model.engine --workspace 64 --timing-cache 'my cache' "
+        "--version-compatible"
+    )
     given = {"target": "portable", "size": (32, 32), "verify": False, "verify_images": None}
     assert exported == [(classifier, given)]
     assert written(tmp_path) == {"model.portable.onnx"}
@@ -457,9 +494,10 @@ def test_an_engine_that_can_run_is_compared_with_its_artifact(
         Verification("passed", "equal", images=6),
         Verification("failed", "probability 0.2 is over 0.0001"),
         BackendUnavailableError("running an engine needs pycuda"),
+        VerificationError("nothing was found on the 6 images"),
     ]
 
-    def compare(engine: Path, against: Path, *, images: object) -> Verification:
+    def compare(engine: Path, against: Path, *, images: object, remembered: object) -> Verification:
         assert read_manifest(engine).engine is not None  # it can be loaded: its manifest is beside it
         assert against == portable
         record = records.pop(0)
@@ -483,6 +521,9 @@ def test_an_engine_that_can_run_is_compared_with_its_artifact(
     manifest = export_to_tensorrt(portable, tmp_path / "third.engine")
     assert manifest.verification.status == "not run"
     assert manifest.verification.reason.startswith("running an engine needs pycuda; complete it on the device: ")
+    manifest = export_to_tensorrt(portable, tmp_path / "third.engine")  # is kept, after minutes of building
+    assert manifest.verification.status == "not run"
+    assert manifest.verification.reason.startswith("nothing was found on the 6 images; complete it")
     assert export_to_tensorrt(portable, tmp_path / "x.engine", verify=False).verification.reason == "not asked for"
     names = {f"{name}.engine{end}" for name in ("model", "other.rejected", "third", "x") for end in ("", ".json")}
     assert written(tmp_path) == names

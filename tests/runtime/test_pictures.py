@@ -1,30 +1,30 @@
 from pathlib import Path
 
-import numpy as np
+import pytest
 from PIL import Image
 
-from autotimm.runtime.pictures import Pictures, choose_pictures, generate, within
+from autotimm.runtime.errors import DataError
+from autotimm.runtime.pictures import SIZES, choose_pictures, within
 
 
-def test_those_of_the_sizes_that_an_engine_takes(tmp_path: Path) -> None:
-    paths = []
-    for width in (30, 60, 90):
-        paths.append(tmp_path / f"{width}.png")
-        Image.fromarray(generate(40, width, 0)).save(paths[-1])
-    paths.append(tmp_path / "bad.png")
-    paths[-1].write_bytes(b"no image")
-    pictures = Pictures(paths, "a folder")
-    assert within(pictures, (40, 30), (40, 90)) is pictures
-    some = within(pictures, (40, 60), (100, 89))
-    assert some.images == [paths[1], paths[3]]  # what cannot be read is reported later, with its reason
-    assert some.source == "a folder; 2 are of sizes that the engine takes"
+def test_generated_pictures_take_sizes_that_an_engine_takes() -> None:
+    pictures = choose_pictures(None, None)
+    fitting = within(pictures, (100, 100), (480, 640))
+    sizes = [image.shape[:2] for image in fitting.images]  # type: ignore[union-attr]
+    assert sizes == [(480, 640), (480, 480), (333, 500), (480, 640), (100, 100), (200, 640)]
+    assert fitting.images[0] is pictures.images[0]
+    assert [image.shape[:2] for image in within(pictures, (1, 1), (900, 1280)).images] == list(SIZES)  # type: ignore[union-attr]
 
 
-def test_generated_ones_stand_in_where_none_is_of_such_a_size() -> None:
-    found = within(choose_pictures(None, None), (8, 8), (32, 48))
-    assert found.source == "generated at sizes that the engine takes"
-    assert len(found.images) > 3
-    for image in found.images:
-        assert isinstance(image, np.ndarray)
-        assert 8 <= image.shape[0] <= 32
-        assert 8 <= image.shape[1] <= 48
+def test_files_of_other_sizes_are_left_out(tmp_path: Path) -> None:
+    for width in (40, 80, 160):
+        Image.new("RGB", (width, 60)).save(tmp_path / f"{width:03}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    pictures = choose_pictures(tmp_path, None)
+    fitting = within(pictures, (50, 50), (100, 100))
+    assert fitting.images == [tmp_path / "080.png", tmp_path / "broken.png"]
+    assert fitting.source.startswith("2 that the profile takes of 4 of 4 images")
+    assert within(pictures, (1, 1), (999, 999)) == pictures
+    (tmp_path / "broken.png").unlink()
+    with pytest.raises(DataError, match=r"between 900x900 and 999x999 .* build with a larger profile"):
+        within(choose_pictures(tmp_path, None), (900, 900), (999, 999))

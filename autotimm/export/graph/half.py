@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autotimm.export.graph.folding import fold_batch_norms
 from autotimm.runtime.errors import ExportError
 
 LARGEST = float(torch.finfo(torch.float16).max)
 """65504: what is larger becomes infinite in half precision, and soon not a number (NaN)."""
 
 
-def in_half(network: nn.Module) -> nn.Module:
+def in_half(network: nn.Module, pixels: Tensor) -> nn.Module:
     """A copy whose weights and arithmetic are float16, while what it takes and gives stays float32.
+
+    Batch norms are folded into the convolutions before them while all is float32: the variances of a network that takes
+    pixels of 0..255 can be larger than float16 knows, and so can what comes out of its first layer.
 
     The casts are hooks rather than a module around it, so that every node of the graph keeps the name of its layer. The
     mask head of an instance segmentor, which is called by itself, has them too.
 
     Args:
         network: float32; it is not changed.
+        pixels: an input of it, float32 ``[N, 3, H, W]`` with something to see on it.
 
     Raises:
         ExportError: a weight is too large for float16; its name is given.
     """
-    for name, value in network.state_dict().items():
+    folded = fold_batch_norms(network, pixels)
+    for name, value in folded.state_dict().items():
         if value.is_floating_point() and bool((value.abs() > LARGEST).any()):
             raise ExportError(
                 f"{name} holds {float(value.abs().max()):.4g}, but float16 ends at {LARGEST:.0f}: "
                 "export with --precision fp32"
             )
-    half = copy.deepcopy(network).half()
+    half = folded.half()
     for module in (half, getattr(half, "mask_head", None)):
         if isinstance(module, nn.Module):
             module.register_forward_pre_hook(lambda _, inputs: _cast(inputs, torch.float16))
@@ -62,7 +67,7 @@ def find_overflow(network: nn.Module, run: Callable[[], Iterable[object]]) -> st
 
     def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def note(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point():
+            if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
                 largest = float(output.detach().abs().max())
                 if not largest <= LARGEST:
                     seen[name] = max(seen.get(name, 0.0), largest)

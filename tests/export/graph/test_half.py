@@ -28,8 +28,8 @@ class Dense(torch.nn.Module):
 
 def test_only_the_copy_is_in_half() -> None:
     network = Dense()
-    half = in_half(network)
     pixels = torch.rand(1, 3, 4, 4)
+    half = in_half(network, pixels)
     (outputs, levels), (expected, _) = half(pixels), network(pixels)
     assert isinstance(outputs, DenseOutputs)
     assert {value.dtype for value in (*outputs, *levels)} == {torch.float32}
@@ -44,7 +44,7 @@ def test_a_weight_that_half_cannot_hold_is_named() -> None:
     with torch.no_grad():
         network.layer.bias[2] = 1e6
     with pytest.raises(ExportError, match=r"layer\.bias holds 1e\+06, but float16 ends at 65504"):
-        in_half(network)
+        in_half(network, torch.rand(1, 3, 4, 4))
 
 
 def test_a_layer_that_overflows_is_named() -> None:
@@ -81,9 +81,10 @@ def test_the_graph_is_half_as_large_and_gives_the_same(name: str, tmp_path: Path
 def test_overflow_fails_the_verification_by_name(tmp_path: Path) -> None:
     model = ImageClassifier("test_resnet", 5, pretrained=False)
     with torch.no_grad():
-        model.network.conv1[0].weight.mul_(1e5)  # fine in float32
+        for layer in (model.network.conv1[0], model.network.conv1[3]):
+            layer.weight.mul_(1e4)  # fine in float32; and as weights in float16
     with pytest.raises(
-        VerificationError, match=r"conv1\.0 gives values up to .*float16 ends at 65504: export with fp32"
+        VerificationError, match=r"conv1\.\d gives values up to .*float16 ends at 65504: export with fp32"
     ):
         export_to_onnx(model, tmp_path / "half.onnx", precision="fp16", size=(32, 32))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half.rejected.json", "half.rejected.onnx"]
