@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from autotimm.cli.console import err, out, working
+from autotimm.cli.console import err, out, warn, working
 
 if TYPE_CHECKING:
     from autotimm.runtime import Manifest
@@ -258,4 +258,4 @@ def print_engine(path: Path, manifest: Manifest) -> None:
     for name, value in engine_rows(manifest)[1:]:
         out.print(f"  {name}: {value}")
     for remark in record.remarks:
-        err.print(Text.assemble(("warning:", "bold yellow"), " ", remark))
+        warn(remark)

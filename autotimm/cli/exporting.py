@@ -25,7 +25,7 @@ from autotimm.cli.building import (
     engine_or_kit,
     given,
 )
-from autotimm.cli.console import err, out, working
+from autotimm.cli.console import err, out, warn, working
 from autotimm.cli.graph_options import (
     CalibrationImagesOption,
     CalibrationMethodOption,
@@ -64,6 +64,10 @@ SUFFIXES = {Format.onnx: ".onnx", Format.torchscript: ".pt", Format.trt: ".engin
 """What the name of an artifact ends in."""
 _FORMATS = {**{suffix: kind for kind, suffix in SUFFIXES.items()}, ".plan": Format.trt}
 _KINDS = {Format.onnx: "an ONNX artifact", Format.torchscript: "a TorchScript artifact", Format.trt: "an engine"}
+
+
+FEW_IMAGES = 32
+"""Fewer to calibrate on are remarked: the verification finds what is broken, and lets pass what is merely poor."""
 
 
 class Input(str, Enum):
@@ -218,6 +222,11 @@ def export(
             f"int8: {record.layers - len(record.kept)} of {record.layers} layers, calibrated on {record.image_source}, "
             f"by {record.method}"
         )
+        if record.images < FEW_IMAGES:
+            warn(
+                f"the ranges of int8 are of {record.images} images only: give some hundred with --calibration DIR, and "
+                "--data to see what int8 costs"
+            )
     if manifest.accuracy is not None:
         out.print(f"{manifest.precision}: {manifest.accuracy}")
     print_verification(manifest.verification)

@@ -167,6 +167,7 @@ def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_ima
     outcome = run("export", trained_checkpoint, "-o", path, "--precision", "int8", *options, "--target", "portable")
     assert outcome.status == 0, outcome.err
     assert ", int8, opset 17, " in outcome.out.splitlines()[0]
+    assert "warning: the ranges of int8 are of 4 images only: give some hundred" in outcome.err
     assert outcome.out.splitlines()[1].endswith("layers, calibrated on 4 of 18 images: train, by minmax")
     shown = " ".join(run("inspect", path).out.split())
     for said in ("calibration minmax, 4 of 18 images: train, seed 0, images ", "kept in fp32 ", "int8 error 0."):
