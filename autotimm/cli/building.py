@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from autotimm.cli.console import err, out, working
+from autotimm.cli.console import err, out, warn, working
 
 if TYPE_CHECKING:
     from autotimm.runtime import Manifest
@@ -35,7 +35,11 @@ class Hardware(str, Enum):
 _PANEL = "TensorRT"
 FlavourOption = Annotated[
     Flavour | None,
-    typer.Option(rich_help_panel=_PANEL, help="The library; else the one that is installed, tensorrt first."),
+    typer.Option(
+        metavar="LIBRARY",
+        rich_help_panel=_PANEL,
+        help="tensorrt or tensorrt_rtx; else the one that is installed, tensorrt first.",
+    ),
 ]
 ProfileBatch = Annotated[
     tuple[int, int, int] | None,
@@ -66,14 +70,21 @@ VersionCompatible = Annotated[
     typer.Option("--version-compatible", rich_help_panel=_PANEL, help="Newer versions of TensorRT may run the engine."),
 ]
 HardwareOption = Annotated[
-    Hardware, typer.Option("--hardware-compatibility", rich_help_panel=_PANEL, help="Other GPUs may run the engine.")
+    Hardware,
+    typer.Option(
+        "--hardware-compatibility",
+        metavar="GPUS",  # all choices here would leave no room for the option's name
+        rich_help_panel=_PANEL,
+        help="Other GPUs may run the engine: ampere_plus or same_compute_capability.",
+    ),
 ]
 DlaCore = Annotated[
-    int | None, typer.Option(min=0, rich_help_panel=_PANEL, help="Deep-learning accelerator of a Jetson to use.")
+    int | None,
+    typer.Option(metavar="N", min=0, rich_help_panel=_PANEL, help="Deep-learning accelerator of a Jetson to use."),
 ]
 OptimizationLevel = Annotated[
     int | None,
-    typer.Option(min=0, max=5, rich_help_panel=_PANEL, help="0: quickest build; 5: fastest engine."),
+    typer.Option(metavar="N", min=0, max=5, rich_help_panel=_PANEL, help="0: quickest build; 5: fastest engine."),
 ]
 
 
@@ -178,7 +189,8 @@ def engine_or_kit(
             onnx_options={**of_graph, **({} if checking["verify"] else {"verify": False})},
         )
     for file in written:
-        out.print(f"{file}  {file.stat().st_size / 1e6:.2f} MB")
+        size = file.stat().st_size
+        out.print(f"{file}  {size / 1e6:.1f} MB" if size >= 1e5 else f"{file}  {size / 1e3:.1f} kB")
     err.print(f"next: copy {shlex.quote(str(kit))} to the device and run there: sh {shlex.quote(kit.name)}/build.sh")
 
 
@@ -206,7 +218,8 @@ def build_engine(source: Path, path: Path, options: dict[str, Any], onnx_options
         )
     print_engine(path, manifest)
     print_verification(manifest.verification)
-    err.print(f"next: autotimm predict {shlex.quote(str(path))} PHOTO.jpg --save predictions")
+    where = "next" if manifest.verification.status == "passed" else "next, on the device"
+    err.print(f"{where}: autotimm predict {shlex.quote(str(path))} PHOTO.jpg --save predictions")
 
 
 def engine_rows(manifest: Manifest) -> list[tuple[str, str]]:
@@ -245,4 +258,4 @@ def print_engine(path: Path, manifest: Manifest) -> None:
     for name, value in engine_rows(manifest)[1:]:
         out.print(f"  {name}: {value}")
     for remark in record.remarks:
-        err.print(Text.assemble(("warning:", "bold yellow"), " ", remark))
+        warn(remark)

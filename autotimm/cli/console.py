@@ -39,6 +39,11 @@ def complain(message: str) -> None:
     err.print(Text.assemble(("error:", "bold red"), " ", message))
 
 
+def warn(message: str) -> None:
+    """One warning on standard error."""
+    err.print(Text.assemble(("warning:", "bold yellow"), " ", message))
+
+
 def show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -48,7 +53,7 @@ def show_warning(
     line: str | None = None,
 ) -> None:
     """In place of Python's own way of showing a warning, which tells of lines of code."""
-    err.print(Text.assemble(("warning:", "bold yellow"), " ", " ".join(str(message).split())))
+    warn(" ".join(str(message).split()))
 
 
 def write_json(content: Any, path: Path) -> None:

@@ -25,7 +25,26 @@ from autotimm.cli.building import (
     engine_or_kit,
     given,
 )
-from autotimm.cli.console import err, out, working
+from autotimm.cli.console import err, out, warn, working
+from autotimm.cli.graph_options import (
+    CalibrationImagesOption,
+    CalibrationMethodOption,
+    CalibrationOption,
+    CalibrationSeedOption,
+    CandidatesOption,
+    ClassAgnosticNmsOption,
+    DataOption,
+    IouThresholdOption,
+    MaxDetectionsOption,
+    MaxDropOption,
+    MultiLabelOption,
+    Nms,
+    NmsOption,
+    Precision,
+    Precisions,
+    ScoreThresholdOption,
+    SplitOption,
+)
 from autotimm.runtime.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
@@ -43,14 +62,12 @@ class Format(str, Enum):
 
 SUFFIXES = {Format.onnx: ".onnx", Format.torchscript: ".pt", Format.trt: ".engine"}
 """What the name of an artifact ends in."""
+_FORMATS = {**{suffix: kind for kind, suffix in SUFFIXES.items()}, ".plan": Format.trt}
+_KINDS = {Format.onnx: "an ONNX artifact", Format.torchscript: "a TorchScript artifact", Format.trt: "an engine"}
 
 
-class Nms(str, Enum):
-    """Forms of NMS in the graph."""
-
-    auto = "auto"
-    operator = "operator"
-    tensor = "tensor"
+FEW_IMAGES = 32
+"""Fewer to calibrate on are remarked: the verification finds what is broken, and lets pass what is merely poor."""
 
 
 class Input(str, Enum):
@@ -58,22 +75,6 @@ class Input(str, Enum):
 
     batch = "batch"
     image = "image"
-
-
-class Precision(str, Enum):
-    """Of the network in the graph."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-
-
-class CalibrationMethod(str, Enum):
-    """How the ranges of int8 are chosen."""
-
-    percentile = "percentile"
-    entropy = "entropy"
-    minmax = "minmax"
 
 
 class Target(str, Enum):
@@ -101,46 +102,21 @@ def export(
         ),
     ] = None,
     size: Annotated[tuple[int, int] | None, typer.Option(metavar="H W", help="Network input size.")] = None,
-    score_threshold: Annotated[float | None, typer.Option(help="Detections below it are dropped.")] = None,
-    iou_threshold: Annotated[float | None, typer.Option(help="NMS drops the lower of two boxes above it.")] = None,
-    max_detections: Annotated[int | None, typer.Option(min=1, help="Detections kept per image.")] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, help="Locations that enter NMS, best first.")] = None,
-    nms: Annotated[
-        Nms, typer.Option(help="operator: ONNX Runtime's own. tensor: plain operations, for every engine.")
-    ] = Nms.auto,
-    class_agnostic_nms: Annotated[
-        bool | None,
-        typer.Option("--class-agnostic-nms/--nms-per-class", help="Whether boxes of all classes suppress one another."),
-    ] = None,
-    multi_label: Annotated[
-        bool | None,
-        typer.Option("--multi-label/--single-label", help="Whether every class of a location can be a detection."),
-    ] = None,
-    precision: Annotated[
-        list[Precision] | None,
-        typer.Option(help="Of the network; what is around it stays fp32. A kit can have several.", show_default="fp32"),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="int8: images like those to come; else the checkpoint's validation images."),
-    ] = None,
-    calibration_images: Annotated[
-        int | None, typer.Option(min=1, max=512, help="int8: at most so many are used.", show_default="128")
-    ] = None,
-    calibration_method: Annotated[
-        CalibrationMethod | None, typer.Option(help="int8: how the ranges are chosen.", show_default="percentile")
-    ] = None,
-    calibration_seed: Annotated[
-        int | None, typer.Option(min=0, help="int8: of the choice of the images.", show_default="0")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR|CSV", help="fp16, int8: annotated data to measure what they cost.")
-    ] = None,
-    split: Annotated[str, typer.Option(help="Which part of --data.")] = "val",
-    max_drop: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="How much lower the main figure on --data may be: 0.01 is one point."),
-    ] = None,
+    score_threshold: ScoreThresholdOption = None,
+    iou_threshold: IouThresholdOption = None,
+    max_detections: MaxDetectionsOption = None,
+    candidates: CandidatesOption = None,
+    nms: NmsOption = Nms.auto,
+    class_agnostic_nms: ClassAgnosticNmsOption = None,
+    multi_label: MultiLabelOption = None,
+    precision: Precisions = None,
+    calibration: CalibrationOption = None,
+    calibration_images: CalibrationImagesOption = None,
+    calibration_method: CalibrationMethodOption = None,
+    calibration_seed: CalibrationSeedOption = None,
+    data: DataOption = None,
+    split: SplitOption = "val",
+    max_drop: MaxDropOption = None,
     verify_images: Annotated[
         Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
     ] = None,
@@ -205,6 +181,7 @@ def export(
         "dla_core": dla_core,
         "optimization_level": optimization_level,
     }
+    _check_name(path, format)
     if format is not Format.onnx:
         _check_portable(target, nms, format)
     if format is Format.trt:
@@ -245,6 +222,11 @@ def export(
             f"int8: {record.layers - len(record.kept)} of {record.layers} layers, calibrated on {record.image_source}, "
             f"by {record.method}"
         )
+        if record.images < FEW_IMAGES:
+            warn(
+                f"the ranges of int8 are of {record.images} images only: give some hundred with --calibration DIR, and "
+                "--data to see what int8 costs"
+            )
     if manifest.accuracy is not None:
         out.print(f"{manifest.precision}: {manifest.accuracy}")
     print_verification(manifest.verification)
@@ -283,13 +265,27 @@ def print_verification(record: Verification) -> None:
         )
 
 
+def _check_name(path: Path, format: Format) -> None:  # noqa: A002
+    """Refuse the name of another format: it says what the user wants, and ``--format`` was forgotten.
+
+    Raises:
+        ConfigError: naming the format.
+    """
+    meant = _FORMATS.get(path.suffix.lower(), format)
+    if meant is not format:
+        raise ConfigError(
+            f"{path}: the name of {_KINDS[format]} ends in {SUFFIXES[format]}; for this name give "
+            f"--format {meant.value}"
+        )
+
+
 def _check_portable(target: Target | None, nms: Nms, format: Format) -> None:  # noqa: A002
     """Refuse the options of ONNX Runtime for a file that it does not run.
 
     Raises:
         ConfigError: naming the option.
     """
-    what = {Format.torchscript: "a TorchScript artifact", Format.trt: "an engine"}[format]
+    what = _KINDS[format]
     if target is Target.onnxruntime:
         raise ConfigError(f"--target onnxruntime is for ONNX: {what} is always portable")
     if nms is Nms.operator:

@@ -129,4 +129,8 @@ def _precision_rows(manifest: Manifest) -> list[tuple[str, object]]:
 
 
 def _format(name: str, precision: str, opset: int | None, target: str) -> str:
-    return f"{name}, {precision}" + (f", opset {opset}" if opset else "") + (f", for {target}" if target else "")
+    """Of other formats than ONNX the target says nothing: there is but one."""
+    targets = {"onnxruntime": "for onnxruntime", "portable": "portable (for every engine)"} if name == "onnx" else {}
+    return ", ".join(
+        [name, precision, *([f"opset {opset}"] if opset else []), *([targets[target]] if target in targets else [])]
+    )

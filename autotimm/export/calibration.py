@@ -161,9 +161,13 @@ def _candidates(source: str | Path | Sequence[str | Path] | None, remembered: Se
         return [Path(one) for one in source], "given paths"
     present = [Path(name) for name in remembered if Path(name).is_file()]
     if not present:
-        why = "that the checkpoint remembers are not here" if remembered else "are none in the checkpoint"
+        why = (
+            "the validation images that the checkpoint remembers are not here"
+            if remembered
+            else "the checkpoint remembers no validation images"
+        )
         raise ConfigError(
             "int8 needs images to find the ranges of the values inside the network: give a folder of some hundred that "
-            f"look like what the model will see, --calibration DIR (validation images {why})"
+            f"look like what the model will see, --calibration DIR ({why})"
         )
     return present, "validation images of the checkpoint"

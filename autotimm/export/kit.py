@@ -192,6 +192,8 @@ def _commands(engines: Sequence[tuple[Path, Path]], *further: str) -> list[str]:
 def _readme(engines: Sequence[tuple[Path, Path]], flags: str, manifest: Manifest) -> str:
     spec = manifest.inputs[0]
     commands = "\n".join(_commands(engines, flags))
+    onnx_name, engine_name = (shlex.quote(path.name) for path in engines[0])
+    trtexec = f"trtexec --onnx={onnx_name} --saveEngine={engine_name}"
     int8 = any(read_manifest(onnx_path).precision == "int8" for onnx_path, _ in engines)
     ranges = (
         "\nThe ranges of int8 are in the Q/DQ nodes of its ONNX file: no calibration table is needed.\n" if int8 else ""
@@ -216,7 +218,7 @@ no torch and no ONNX Runtime. On a Jetson TensorRT comes with JetPack; make the 
 | `{GOLDEN}/output.npz` | what {engines[0][0].name} answered to them on ONNX Runtime |
 | `profile.json` | the shapes that the engines are built for |
 
-Without autotimm: `trtexec --onnx={engines[0][0].name} --saveEngine={engines[0][1].name}`; with TensorRT 10 add
+Without autotimm: `{trtexec}`; with TensorRT 10 add
 `--stronglyTyped`, with 8.6 `--fp16` (and `--int8`) for these precisions.
 """
 

@@ -269,7 +269,8 @@ def _verify(
     """
     if not checking.verify:
         return Verification(reason="not asked for")
-    how = f"complete it on the device: autotimm verify {path.name} --against {onnx_path.name}"
+    names = f"{shlex.quote(path.name)} --against {shlex.quote(onnx_path.name)}"
+    how = f"complete it on the device: autotimm verify {names}"
     if device is None:
         return Verification(reason=f"no CUDA device; {how}")
     from autotimm.export.engine_verification import compare_with_artifact

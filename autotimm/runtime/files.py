@@ -34,7 +34,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(target)
     except BaseException as error:
-        with contextlib.suppress(NotADirectoryError):
+        with contextlib.suppress(OSError):  # a read-only file system deletes nothing, not even what is absent
             temporary.unlink(missing_ok=True)
         for folder in made:
             if not any(folder.iterdir()):

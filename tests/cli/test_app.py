@@ -50,14 +50,19 @@ def test_a_whole_prediction_in_a_process_of_its_own(detector_artifact: Path, pho
     assert (tmp_path / "out" / "photo.jpg").is_file()
 
 
-def test_version_and_help(run: Run) -> None:
+COMMANDS = ["train", "evaluate", "export", "build", "verify", "predict", "benchmark", "inspect", "backbones", "doctor"]
+
+
+def test_version_and_help(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert run("--version").out == f"autotimm {__version__}\n"
     text = run("--help").out
-    for command in ("train", "evaluate", "export", "verify", "predict", "benchmark", "inspect", "backbones", "doctor"):
+    for command in COMMANDS:
         assert f" {command} " in text
         outcome = run(command, "--help")
         assert outcome.status == 0
         assert f"autotimm {command}" in outcome.out
+        assert "\N{HORIZONTAL ELLIPSIS}" not in outcome.out  # no option's name is cut off
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["predict"], ["predict", "model.onnx"], ["--fast"]])

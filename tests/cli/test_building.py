@@ -42,7 +42,7 @@ def test_build(run: Run, here: Path, build: Build) -> None:
     assert "autotimm verify colors.engine --against colors.portable.onnx" in rest[-1]
     assert outcome.err.splitlines() == [
         "warning: [W] something odd",
-        "next: autotimm predict colors.engine PHOTO.jpg --save predictions",
+        "next, on the device: autotimm predict colors.engine PHOTO.jpg --save predictions",
     ]
     shown = run("inspect", "colors.engine").out
     assert "tensorrt 10.3.0, " in shown
@@ -70,6 +70,7 @@ def test_a_kit(run: Run, here: Path) -> None:
     assert outcome.status == 0
     assert outcome.err == "next: copy kit to the device and run there: sh kit/build.sh\n"
     assert outcome.out.split()[0] == "kit/colors.onnx"
+    assert " 0.0 " not in outcome.out  # small files have a size too
     assert "--workspace 64" in (here / "kit" / "build.sh").read_text()
 
 

@@ -44,7 +44,9 @@ def test_torchscript(
     assert "verification: passed on 12 images" in outcome.out
     image = next((color_images / "val" / "red").iterdir())
     assert json.loads(run("predict", "best.pt", image, "--json", "-").out)[0]["predictions"][0]["name"]
-    assert "torchscript, fp32, for portable" in run("inspect", "best.pt").out
+    shown = run("inspect", "best.pt").out
+    assert "torchscript, fp32" in shown
+    assert "portable" not in shown
     of_checkpoint, of_artifact = (
         json.loads(run("evaluate", model, "--data", color_images, "--json", "-").out)["metrics"]
         for model in (trained_checkpoint, "best.pt")
@@ -61,7 +63,8 @@ def test_torchscript(
     [
         (["--nms", "operator"], "--nms operator is ONNX Runtime's own: a TorchScript artifact has --nms tensor"),
         (["--target", "onnxruntime"], "--target onnxruntime is for ONNX: a TorchScript artifact is always portable"),
-        (["-o", "model.onnx"], "the name of a TorchScript artifact ends in .pt"),
+        (["-o", "model.onnx"], "the name of a TorchScript artifact ends in .pt; for this name give --format onnx"),
+        (["-o", "model.plan"], "the name of a TorchScript artifact ends in .pt; for this name give --format trt"),
         (["-o", "{checkpoint}"], "ckpt.pt: would be written over the checkpoint; name another file with -o"),
     ],
 )
@@ -164,6 +167,7 @@ def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_ima
     outcome = run("export", trained_checkpoint, "-o", path, "--precision", "int8", *options, "--target", "portable")
     assert outcome.status == 0, outcome.err
     assert ", int8, opset 17, " in outcome.out.splitlines()[0]
+    assert "warning: the ranges of int8 are of 4 images only: give some hundred" in outcome.err
     assert outcome.out.splitlines()[1].endswith("layers, calibrated on 4 of 18 images: train, by minmax")
     shown = " ".join(run("inspect", path).out.split())
     for said in ("calibration minmax, 4 of 18 images: train, seed 0, images ", "kept in fp32 ", "int8 error 0."):

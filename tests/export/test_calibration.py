@@ -49,7 +49,7 @@ def test_nothing_to_calibrate_on(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"none of the 1 images in empty can be read; the first: .*is empty"):
         choose_images(CalibrationSettings(tmp_path / "empty"), [])
-    with pytest.raises(ConfigError, match=r"--calibration DIR .*are none in the checkpoint"):
+    with pytest.raises(ConfigError, match=r"--calibration DIR .*remembers no validation images"):
         choose_images(CalibrationSettings(), [])
     with pytest.raises(ConfigError, match=r"--calibration DIR .*that the checkpoint remembers are not here"):
         choose_images(CalibrationSettings(), ["/gone/a.png"])

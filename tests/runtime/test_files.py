@@ -50,3 +50,16 @@ def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
     for path, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "below", "is not a folder")):
         with pytest.raises(AutoTimmError, match=message), replacing(path):
             pytest.fail("the work must not begin")
+
+
+def test_a_read_only_file_system_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which refuses to delete what was never made as well."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    refused = pytest.raises(AutoTimmError, match=r"file\.txt: could not be written: Read-only file system")
+    with refused, replacing(tmp_path / "file.txt"):
+        pass

@@ -124,8 +124,9 @@ def _execution_provider(runtime: Any, provider: str) -> str:
     wanted, packages = PROVIDERS[provider]
     offered = offered_providers(runtime)
     if provider not in offered:
+        other = "" if "[cpu]" in packages else "; pip uninstall onnxruntime first, since both are one Python package"
         raise BackendUnavailableError(
-            f"this ONNX Runtime has no provider {provider!r}, only {', '.join(offered)}: pip install {packages}"
+            f"this ONNX Runtime has no provider {provider!r}, only {', '.join(offered)}: pip install {packages}{other}"
         )
     return wanted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from autotimm.runtime.backends.cuda_buffers import Device
@@ -72,7 +73,7 @@ def rebuild(path: Path) -> str:
     """What makes an engine of this machine: the command, with the artifact that lies beside it."""
     portable = path.with_name(f"{path.stem}.portable.onnx")  # as ``--format trt`` leaves it there
     artifact = portable if portable.exists() else path.with_suffix(".onnx")
-    return f"build it on this machine with autotimm build {artifact} -o {path}"
+    return f"build it on this machine with autotimm build {shlex.quote(str(artifact))} -o {shlex.quote(str(path))}"
 
 
 def _readable(record: EngineRecord, version: str) -> bool:

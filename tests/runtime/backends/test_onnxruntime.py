@@ -62,6 +62,7 @@ def test_a_provider_that_is_not_there_is_an_error(
         load(detector(), provider=provider)
     assert f"no provider {provider!r}, only cpu: pip install" in str(caught.value)
     assert package in str(caught.value)
+    assert "pip uninstall onnxruntime" in str(caught.value)
 
 
 @pytest.mark.parametrize("provider", [name for name in PROVIDERS if name != "cpu"])
