@@ -180,13 +180,13 @@ def _script(engines: Sequence[tuple[Path, Path]], flags: str) -> str:
 
 
 def _commands(engines: Sequence[tuple[Path, Path]], *further: str) -> list[str]:
-    """What builds and verifies each engine, in the folder of the kit."""
-    lines = []
+    """What builds every engine, then verifies each, in the folder of the kit."""
+    builds, checks = [], []
     for onnx_path, engine in engines:
         names = (shlex.quote(onnx_path.name), shlex.quote(engine.name))
-        lines.append(" ".join(part for part in (f"autotimm build {names[0]} -o {names[1]}", *further) if part))
-        lines.append(f"autotimm verify {names[1]} --golden {GOLDEN}")
-    return lines
+        builds.append(" ".join(part for part in (f"autotimm build {names[0]} -o {names[1]}", *further) if part))
+        checks.append(f"autotimm verify {names[1]} --golden {GOLDEN}")
+    return [*builds, *checks]
 
 
 def _readme(engines: Sequence[tuple[Path, Path]], flags: str, manifest: Manifest) -> str:

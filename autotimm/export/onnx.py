@@ -96,7 +96,7 @@ def export_to_onnx(
         multi_label: detection: whether every class of a location enters NMS, or its best class only; the model's own
             where absent.
         verify_images: folder of images for the verification; where absent, validation images that the checkpoint
-            remembers, else generated pictures.
+            remembers, else those of the calibration, else generated pictures.
         verify: ``False`` writes the artifact unverified, and the manifest says so.
 
     Returns:
@@ -119,7 +119,8 @@ def export_to_onnx(
     measured = accuracy_settings(precision, data, split, max_drop)
     calibrated = calibration_of(precision, calibration, model.validation_images)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
-    pictures = choose_pictures(verify_images, model.validation_images) if verify else None
+    calibration_images = calibrated[1].paths if calibrated is not None else ()
+    pictures = choose_pictures(verify_images, model.validation_images, calibration_images) if verify else None
     # What cannot be read or written is found out before the graph is traced, which takes seconds.
     with applied(model, settings), evaluating(model), replacing(path) as temporary:
         meter = AccuracyMeter(model, measured) if measured is not None else None

@@ -68,8 +68,8 @@ def export_to_tensorrt(
         flavour: ``"tensorrt"`` or ``"tensorrt_rtx"``; where absent, the one that is installed, TensorRT first.
         profile_batch: fewest, usual and most images a run, for artifacts with a free batch; (1, 1, 8) where absent.
         profile_height: smallest, usual and largest height in pixels, for artifacts that take an image of any size;
-            (32, 720, 2160) where absent.
-        profile_width: the same of the width; (32, 1280, 3840) where absent.
+            (32, 720, 4096) where absent.
+        profile_width: the same of the width; (32, 1280, 4096) where absent.
         workspace: MiB of device memory that a layer may use while it runs.
         timing_cache: file that keeps what the builder measured; read where it exists, and written.
         version_compatible: whether newer versions of TensorRT may read the engine.
@@ -265,7 +265,8 @@ def _verify(
 ) -> Verification:
     """Run the engine where it can run; else say why not, and how to complete the verification.
 
-    An engine that took minutes to build is not thrown away because nothing is on the pictures, or none has its size.
+    An engine that took minutes to build is not thrown away because nothing is on the pictures, none has its size, or
+    memory is short.
     """
     if not checking.verify:
         return Verification(reason="not asked for")
@@ -279,7 +280,7 @@ def _verify(
     beside.write_text(manifest.to_json(), encoding="utf-8")
     try:
         return compare_with_artifact(plan, onnx_path, images=checking.images, remembered=checking.remembered)
-    except (BackendUnavailableError, DataError, VerificationError) as error:
+    except (ArtifactError, BackendUnavailableError, DataError, VerificationError) as error:
         return Verification(reason=f"{error}; {how}")
     finally:
         beside.unlink()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from autotimm.export.accuracy import AccuracyMeter, accuracy_settings
 from autotimm.export.archive import Parts, archive_digest, read_parts, write_archive
+from autotimm.export.calibration import CalibrationSettings, calibration_of
 from autotimm.export.composition import compose, example_input
 from autotimm.export.delivery import described_by, write_verified
 from autotimm.export.graph.contract import ExportGraph
@@ -39,7 +40,7 @@ def export_to_torchscript(
     batch: int | Literal["dynamic"] = 1,
     input: InputMode = "batch",  # noqa: A002 (the option's name)
     precision: Precision = "fp32",
-    calibration: object | None = None,
+    calibration: CalibrationSettings | str | Path | None = None,
     data: str | Path | None = None,
     split: str = "val",
     max_drop: float | None = None,
@@ -97,13 +98,14 @@ def export_to_torchscript(
     if path.suffix != ".pt":
         raise ConfigError(f"{path}: the name of a TorchScript artifact ends in .pt")
     check_batch(batch, input)
-    if precision == "int8" or calibration is not None:
+    if precision == "int8":
         raise ConfigError(
             "torch has no int8 for TorchScript any more (its quantisation moved to torchao, whose models are no "
             "TorchScript): export with --format onnx or trt, or with --precision fp16"
         )
     if not isinstance(model, TaskModel):
         model = load_checkpoint(model)
+    calibration_of(precision, calibration, ())
     measured = accuracy_settings(precision, data, split, max_drop)
     settings = ExportSettings(size, score_threshold, iou_threshold, max_detections, class_agnostic_nms, multi_label)
     pictures = choose_pictures(verify_images, model.validation_images) if verify else None

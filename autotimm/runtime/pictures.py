@@ -26,12 +26,17 @@ class Pictures:
     source: str
 
 
-def choose_pictures(folder: str | Path | None, remembered: list[str] | None) -> Pictures:
+def choose_pictures(
+    folder: str | Path | None, remembered: list[str] | None, calibration: Sequence[Path] = ()
+) -> Pictures:
     """From the folder where one is given, else the validation images of the checkpoint, else generated ones.
+
+    int8 is calibrated on images, and these are better than generated ones.
 
     Args:
         folder: of images.
         remembered: paths that a checkpoint remembers; ``None`` where there is no checkpoint.
+        calibration: images that the artifact is calibrated on.
 
     Raises:
         DataError: the folder is missing or holds no images.
@@ -45,6 +50,9 @@ def choose_pictures(folder: str | Path | None, remembered: list[str] | None) -> 
         gone = len(remembered or ()) - len(present)
         where = f", of which {gone} are no longer there" if gone else ""
         return Pictures(_spread(present), f"validation images of the checkpoint{where}")
+    if calibration:
+        chosen = _spread(list(calibration))
+        return Pictures(chosen, f"{len(chosen)} of the {len(calibration)} images of the calibration")
     if remembered is None:
         reason = "no folder of images was given"
     else:

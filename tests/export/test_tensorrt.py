@@ -121,7 +121,7 @@ def test_images_of_any_size_have_a_profile_of_height_and_width(use: Any, portabl
     onnx.save(proto, tmp_path / "image.onnx")
     build = use()
     export_to_tensorrt(tmp_path / "image.onnx", tmp_path / "a.engine", profile_height=(100, 200, 300))
-    assert build.profile["images"] == ((100, 32, 3), (200, 1280, 3), (300, 3840, 3))
+    assert build.profile["images"] == ((100, 32, 3), (200, 1280, 3), (300, 4096, 3))
     with pytest.raises(ConfigError, match="takes one image of any size"):
         export_to_tensorrt(tmp_path / "image.onnx", tmp_path / "a.engine", profile_batch=(1, 1, 2))
 

@@ -28,3 +28,14 @@ def test_files_of_other_sizes_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "broken.png").unlink()
     with pytest.raises(DataError, match=r"between 900x900 and 999x999 .* build with a larger profile"):
         within(choose_pictures(tmp_path, None), (900, 900), (999, 999))
+
+
+def test_images_of_the_calibration_come_before_generated_ones(tmp_path: Path) -> None:
+    files = [tmp_path / f"{index}.png" for index in range(20)]
+    for file in files:
+        Image.new("RGB", (8, 8)).save(file)
+    chosen = choose_pictures(None, [], files)
+    assert len(chosen.images) == 16
+    assert set(chosen.images) < set(files)
+    assert chosen.source == "16 of the 20 images of the calibration"
+    assert choose_pictures(None, [str(files[0])], files[1:]).images == [files[0]]
