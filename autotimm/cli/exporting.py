@@ -220,7 +220,7 @@ def export(
         record = manifest.quantization
         out.print(
             f"int8: {record.layers - len(record.kept)} of {record.layers} layers, calibrated on {record.image_source}, "
-            f"by {record.method}"
+            f"by {record.method}; answers off by {record.relative_error:.0%} of their spread"
         )
         if record.images < FEW_IMAGES:
             warn(

@@ -22,7 +22,8 @@ ERROR_LIMIT = 0.15
 """Relative error of the answers that is let pass. It bounds what int8 does to the answers, not what AP loses, for which
 ``--max-drop`` keeps more layers; YOLOX-nano loses a point at it (docs/precision.md)."""
 MOST_KEPT = 0.3
-"""Share of the layers that stays in floating point at most: past it, int8 is not worth having."""
+"""Share of the layers that stays in floating point at most, where no limit of the loss asks for more: past it, int8 is
+hardly worth having."""
 IMAGES = 4
 """The ranking of layers hardly changes with more, and each layer costs a run on every one."""
 
@@ -93,11 +94,11 @@ def choose_kept(
         ranges: of its values.
         error: what measures it.
         alone: of every layer, as :func:`rank_layers` gives it.
-        at_least: so many are kept anyhow.
+        at_least: so many are kept anyhow, even past :data:`MOST_KEPT`.
     """
     ranked = list(alone)
-    most = max(1, int(MOST_KEPT * len(ranked)))
-    low, high = min(max(1, at_least), most), most
+    low = min(max(1, at_least), len(ranked))
+    high = max(low, int(MOST_KEPT * len(ranked)))
     while low < high:
         middle = (low + high) // 2
         if error(graph.quantized(ranges, keep=ranked[:middle])) <= ERROR_LIMIT:
