@@ -91,6 +91,7 @@ def test_wrong_usage(run: Run, here: Path, arguments: list[str], complaint: str)
     assert written(here) == {"colors.portable.onnx"}
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption(run: Run, here: Path, build: Build) -> None:
     import _thread
     import time

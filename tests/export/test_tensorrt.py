@@ -301,6 +301,7 @@ def test_a_timing_cache_is_read_and_written(use: Any, portable: Path, tmp_path: 
     assert written(tmp_path) == {"a.engine", "a.engine.json", "cache"}
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_build_stops_and_leaves_nothing(use: Any, portable: Path, tmp_path: Path) -> None:
     pressed = threading.Event()
 
