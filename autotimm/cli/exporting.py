@@ -45,6 +45,7 @@ from autotimm.cli.graph_options import (
     ScoreThresholdOption,
     SplitOption,
 )
+from autotimm.cli.triton import Force, MaxBatch, ModelName, ModelVersion, of_model_given, repository
 from autotimm.runtime.errors import ConfigError, VerificationError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Format(str, Enum):
     onnx = "onnx"
     torchscript = "torchscript"
     trt = "trt"
+    triton = "triton-repo"
 
 
 SUFFIXES = {Format.onnx: ".onnx", Format.torchscript: ".pt", Format.trt: ".engine"}
@@ -87,7 +89,9 @@ class Target(str, Enum):
 def export(
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="An AutoTimm .ckpt or an official YOLOX .pth; with --format trt an .onnx artifact too."),
+        typer.Argument(
+            help="An AutoTimm .ckpt or an official YOLOX .pth; with --format trt or triton-repo an artifact."
+        ),
     ],
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,  # noqa: A002 (the option's name)
     batch: Annotated[str, typer.Option(metavar="N|dynamic", help="Images per run.")] = "1",
@@ -142,9 +146,13 @@ def export(
     hardware_compatibility: HardwareOption = Hardware.none,
     dla_core: DlaCore = None,
     optimization_level: OptimizationLevel = None,
+    model_name: ModelName = None,
+    model_version: ModelVersion = None,
+    max_batch: MaxBatch = None,
+    force: Force = False,
 ) -> None:
     """Export a checkpoint to one self-describing artifact, and verify it against the PyTorch model."""
-    path = output if output is not None else Path(f"{checkpoint.stem.removesuffix('.portable')}{SUFFIXES[format]}")
+    of_model = of_model_given(model_name, model_version, max_batch, force=force)
     of_graph: dict[str, Any] = {
         "batch": _batch(batch),
         "input": input.value,
@@ -181,6 +189,13 @@ def export(
         "dla_core": dla_core,
         "optimization_level": optimization_level,
     }
+    if format is Format.triton:
+        others = {"target": target, "kit": kit, "precision": precision, "nms": None if nms is Nms.auto else nms}
+        repository(checkpoint, output, given({**of_graph, **of_engine, **others}), calibrated, checking, of_model)
+        return
+    if of_model:
+        raise typer.BadParameter("a model's name, version, batch and --force: only with --format triton-repo")
+    path = output if output is not None else Path(f"{checkpoint.stem.removesuffix('.portable')}{SUFFIXES[format]}")
     _check_name(path, format)
     if format is not Format.onnx:
         _check_portable(target, nms, format)

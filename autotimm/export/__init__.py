@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from autotimm.export.onnx import export_to_onnx
     from autotimm.export.tensorrt import export_to_tensorrt
     from autotimm.export.torchscript import export_to_torchscript
+    from autotimm.export.triton import write_repository
     from autotimm.export.verifying import verify
 
 _HOMES = {
@@ -21,9 +22,17 @@ _HOMES = {
     "export_to_tensorrt": "autotimm.export.tensorrt",
     "export_to_torchscript": "autotimm.export.torchscript",
     "verify": "autotimm.export.verifying",
+    "write_repository": "autotimm.export.triton",
 }
 
-__all__ = ["CalibrationSettings", "export_to_onnx", "export_to_tensorrt", "export_to_torchscript", "verify"]
+__all__ = [
+    "CalibrationSettings",
+    "export_to_onnx",
+    "export_to_tensorrt",
+    "export_to_torchscript",
+    "verify",
+    "write_repository",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -176,3 +176,24 @@ def test_export_to_int8_by_command(run: Run, trained_checkpoint: Path, color_ima
     refused = run("export", trained_checkpoint, "-o", path, "--calibration", color_images)
     assert refused.status == 1
     assert "calibration is for int8, and the precision is fp32" in refused.err
+
+
+def test_a_repository_of_triton(run: Run, classifier_artifact: Path, trained_checkpoint: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    outcome = run("export", classifier_artifact, "--format", "triton-repo", "-o", models, "--model-name", "m")
+    assert outcome.status == 0, outcome.err
+    assert f"{models}/m/1/model.onnx" in outcome.out.replace("\n", "")
+    assert "autotimm serve" in outcome.err
+    for arguments, complaint in (
+        (["--format", "triton-repo"], "name the model repository with -o"),
+        (["--format", "triton-repo", "-o", models, "--precision", "fp16"], "--precision: colors.onnx is laid out"),
+        (["--format", "triton-repo", "-o", models, "--no-verify"], "--no-verify: colors.onnx"),
+        (["-o", tmp_path / "x.onnx", "--force"], "only with --format triton-repo"),
+    ):
+        refused = run("export", classifier_artifact, *arguments)
+        assert refused.status == 2
+        assert complaint in refused.complaint
+    refused = run("export", trained_checkpoint, "--format", "triton-repo", "-o", models)
+    assert refused.status == 1
+    assert "best.ckpt --format onnx --batch dynamic" in refused.complaint
+    assert [path.name for path in models.iterdir()] == ["m"]
