@@ -34,7 +34,7 @@ FP16: dict[Task, dict[str, float]] = {
 """Half precision has 11 bits, so that single boxes move by pixels: the width is the exponential of a logit. YOLOX-nano
 on 16 photos of COCO: 4.5 px and a score of .012 at worst. So shares are held to a limit, and the worst is recorded;
 of masks the share of the cells that are on the other side of one half."""
-_BOXES_INT8 = {"certain_unmatched_share": 0.15, "candidate_score_share": 0.5}
+_BOXES_INT8 = {"certain_unmatched_share": 0.15, "candidate_score_share": 0.3}
 INT8: dict[Task, dict[str, float]] = {
     "classification": {"probability_share": 0.5, "labels_apart_share": 0.1, "label_errors": 0.0},
     "detection": _BOXES_INT8,

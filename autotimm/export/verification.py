@@ -140,6 +140,9 @@ def _note_shares(differences: Differences) -> None:
     if "labels_apart" in counts:
         differences.note("labels_apart_share", counts["labels_apart"] / max(1, counts["images"]))
         differences.note("probability_share", sums["probability_gap"] / max(sums["probability"], 1e-6))
+    if counts["candidates"]:
+        gap, scores = sums["candidate_score_gap"], sums["candidate_score"]
+        differences.note("candidate_score_share", gap / max(scores, 1e-6))
     if "detections" not in counts:
         return
     detections = max(1, counts["detections"])
