@@ -121,7 +121,7 @@ def fill(exports: Exports, model: str, form: Format, precision: Precision, mode:
         **where,
         status="verified" if record.status == "passed" else "built",
         seconds=time.perf_counter() - start,
-        reason="" if record.status == "passed" else record.reason,
+        reason="" if record.status == "passed" else record.reason.partition(";")[0],
         megabytes=path.stat().st_size / 1e6,
         worst=record.worst,
     )

@@ -74,12 +74,15 @@ def measure(name: str, rounds: int, runs: int) -> list[tuple[str, ...]]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="int8 over fp32 on ONNX Runtime, side by side.")
-    parser.add_argument("names", nargs="*", default=["yolox-s", "resnet50"], choices=[*MODELS])
+    parser.add_argument("names", nargs="*", metavar="NETWORK", help=f"of: {', '.join(MODELS)} (yolox-s, resnet50)")
     parser.add_argument("--rounds", type=int, default=5, help="turns that the graphs take (default 5)")
     parser.add_argument("--runs", type=int, default=10, help="runs of a turn (default 10)")
     arguments = parser.parse_args()
+    names = arguments.names or ["yolox-s", "resnet50"]
+    if unknown := [name for name in names if name not in MODELS]:
+        parser.error(f"no network is called {', '.join(unknown)}: {', '.join(MODELS)}")
     table = Table("network", "precision", "ms", "over fp32", "ms of the turns", box=None)
-    for name in arguments.names:
+    for name in names:
         for row in measure(name, arguments.rounds, arguments.runs):
             table.add_row(*row)
     console = Console(width=120)
