@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from autotimm.data.module import VisionDataModule
 from autotimm.export import export_to_onnx
+from autotimm.export.graph.folding import tensors_of
 from autotimm.models import TaskModel, count_parameters, load_checkpoint
 from autotimm.runtime.environment import installed_version
 from autotimm.runtime.errors import AutoTimmError, one_line
@@ -128,7 +127,7 @@ def _walk_through(name: str, walk: Walk, folder: Path, start: float) -> Walked:
     random = np.random.default_rng(0)
     pixels = torch.from_numpy(random.integers(0, 256, (2, height, width, 3), dtype=np.uint8))
     with step("forward pass"), torch.no_grad():
-        if not all(torch.isfinite(part).all() for part in _tensors(model.eval()(model.normalize(pixels)))):
+        if not all(torch.isfinite(part).all() for part in tensors_of(model.eval()(model.normalize(pixels)))):
             raise AutoTimmError("its answers are not finite numbers")
     walk.before_training(model)
     with step("training step"):
@@ -163,15 +162,6 @@ def _walk_through(name: str, walk: Walk, folder: Path, start: float) -> Walked:
         images=record.images,
         megabytes=(folder / "model.onnx").stat().st_size / 1e6,
     )
-
-
-def _tensors(outputs: Any) -> Iterator[Tensor]:
-    """What a network gives, however it is put together."""
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, tuple | list):
-        for part in outputs:
-            yield from _tensors(part)
 
 
 class StepError(Exception):

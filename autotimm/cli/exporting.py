@@ -122,7 +122,8 @@ def export(
     split: SplitOption = "val",
     max_drop: MaxDropOption = None,
     verify_images: Annotated[
-        Path | None, typer.Option(help="Folder of images to verify on; else the checkpoint's own, else generated ones.")
+        Path | None,
+        typer.Option(help="Images to verify on; else the checkpoint's own, int8 its calibration's, else generated."),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Compare with the PyTorch model.")] = True,
     output: Annotated[
@@ -200,7 +201,11 @@ def export(
     if format is not Format.onnx:
         _check_portable(target, nms, format)
     if format is Format.trt:
-        of_graph["calibration"] = _calibration(calibrated)
+        of_graph.update(
+            calibration=_calibration(calibrated),
+            target=target.value if target else None,
+            nms=None if nms is Nms.auto else nms.value,
+        )
         engine_or_kit(checkpoint, path, kit, precisions, given(of_graph), of_engine, checking, named=output is not None)
         return
     foreign = [*given(of_engine), *(["kit"] if kit else ())]

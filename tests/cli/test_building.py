@@ -80,6 +80,7 @@ def test_a_kit(run: Run, here: Path) -> None:
         (["--workspace", "64"], "--workspace: only with --format trt"),
         (["--kit", "kit"], "--kit: only with --format trt"),
         (["--format", "trt", "--size", "64", "64"], "--size: the graph of colors.portable.onnx is done"),
+        (["--format", "trt", "--nms", "tensor"], "--nms: the graph of colors.portable.onnx is done"),
         (["--format", "trt", "--kit", "kit", "--flavour", "tensorrt"], "--flavour: of the device"),
         (["--format", "trt", "--profile-batch", "1", "2"], "profile-batch"),
     ],

@@ -32,10 +32,10 @@ def fold_batch_norms(network: nn.Module, pixels: Tensor) -> nn.Module:
     folded = copy.deepcopy(network)
     with torch.no_grad():
         pairs = list(_pairs(folded, pixels))
-        expected = list(_tensors(network(pixels)))
+        expected = list(tensors_of(network(pixels)))
         for convolution, norm in pairs:
             _fold(convolution, norm)
-        found = list(_tensors(folded(pixels)))
+        found = list(tensors_of(folded(pixels)))
     same = all(_are_near(one, other) for one, other in zip(expected, found, strict=True))
     return folded if same else copy.deepcopy(network)
 
@@ -90,10 +90,10 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     variance.fill_(1 - norm.eps)
 
 
-def _tensors(outputs: Any) -> Iterator[Tensor]:
+def tensors_of(outputs: Any) -> Iterator[Tensor]:
     """What a network gives, however it is put together."""
     if isinstance(outputs, Tensor):
         yield outputs
     elif isinstance(outputs, tuple | list):
         for part in outputs:
-            yield from _tensors(part)
+            yield from tensors_of(part)
